@@ -1,0 +1,173 @@
+"""How people type: templates, spaces, signs, capitals, politeness, and how numbers are set.
+
+A question is picked from templates, its expression dressed as if typed by hand, and then finished: case of the first
+letter, final mark, "Please", and sometimes the standing instruction of reasoning models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from sambay.data.problems.base import Dice, Written, box
+from sambay.data.problems.work import Work
+
+INSTRUCTION: Final = "Please reason step by step, and put your final answer within \\boxed{}. "
+_INSTRUCTION_SHARE = 0.06
+
+# Every character that a problem may contain, in any field.
+ALPHABET: Final = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n+-*/×÷^=<>()[]{}\\.,:;?!'%$"
+)
+
+_IMPERATIVES = frozenset(
+    "Add Calculate Change Compare Compute Convert Decrease Determine Divide Evaluate Find Give Help Increase Multiply "
+    "Put Reduce Simplify Solve Square Subtract Take Tell Turn Work Write Raise Lower Show".split()
+)
+
+# {e} is an expression.
+EXPRESSION: Final = (
+    "What is {e}?",
+    "What's {e}?",
+    "Calculate {e}.",
+    "Calculate: {e}",
+    "Compute {e}.",
+    "Compute: {e}",
+    "Work out {e}.",
+    "Evaluate {e}.",
+    "Evaluate: {e}",
+    "Find {e}.",
+    "Find the value of {e}.",
+    "What is the value of {e}?",
+    "How much is {e}?",
+    "How much is {e}",
+    "Tell me {e}.",
+    "Can you work out {e}?",
+    "Can you calculate {e}?",
+    "Could you compute {e}?",
+    "What does {e} equal?",
+    "What do you get for {e}?",
+    "What is the result of {e}?",
+    "Give the result of {e}.",
+    "Solve {e}.",
+    "Solve: {e}",
+    "I need the answer to {e}.",
+    "Help me with {e}.",
+    "{e} is what?",
+    "{e} equals what?",
+    "Do you know {e}?",
+    "Find the answer: {e}",
+)
+BARE: Final = ("{e}", "{e}", "{e}", "{e} = ?", "{e} =", "{e}=?", "{e}=", "{e}?", "{e} = ...")
+
+
+def finish(dice: Dice, question: str, plain: bool = False) -> str:
+    """Give a question the small differences of hand and mood.
+
+    Args:
+        dice: The source of chance.
+        question: A well-written question.
+        plain: Whether capitals and marks stay as they are, as in texts with names.
+
+    Returns:
+        The question as typed, in about 6 % of cases after the standing instruction.
+    """
+    if not plain:
+        first = question.split(" ", 1)[0].rstrip(":")
+        if first in _IMPERATIVES and dice.chance(0.12):
+            question = f"Please {question[0].lower()}{question[1:]}"
+        elif dice.chance(0.25):
+            question = question[0].lower() + question[1:]
+        if question[-1] in ".?" and dice.chance(0.3):
+            question = question[:-1].rstrip(" .")
+    elif dice.chance(0.06):
+        question = question.lower()
+    if dice.chance(_INSTRUCTION_SHARE):
+        return INSTRUCTION + question
+    return question
+
+
+def typed(dice: Dice, expression: str, letters: bool = False) -> str:
+    """Dress an expression written with " + ", " - ", " × " and " ÷ " as a person may type it.
+
+    Args:
+        dice: The source of chance.
+        expression: The expression in our own spelling.
+        letters: Whether it contains variables, so that "x" cannot stand for ×.
+
+    Returns:
+        The expression with other signs and perhaps without spaces.
+    """
+    if "×" in expression:
+        expression = expression.replace("×", dice.pick("**×××" if letters else "**×××x"))
+    if "÷" in expression:
+        expression = expression.replace("÷", dice.pick("÷÷/"))
+    if dice.chance(0.35):
+        # Spaces inside of a mixed number hold it together.
+        expression = re.sub(r" ?([-+*×÷/=x]) ?", r"\1", expression)
+    return expression
+
+
+def ask(dice: Dice, templates: Sequence[str], plain: bool = False, **slots: object) -> str:
+    """Pick a template, fill it in and finish it.
+
+    Args:
+        dice: The source of chance.
+        templates: The templates, in the syntax of `str.format`.
+        plain: As in `finish`.
+        **slots: The values of the template's fields.
+
+    Returns:
+        The question as typed.
+    """
+    return finish(dice, dice.pick(templates).format(**slots), plain)
+
+
+def ask_expression(dice: Dice, expression: str, named: Sequence[str] = (), **slots: object) -> str:
+    """Ask for the value of an expression, in signs, in general words or in the words of its operation.
+
+    Args:
+        dice: The source of chance.
+        expression: The expression in our own spelling.
+        named: Templates in the words of its operation; they get `slots`.
+        **slots: The values of the fields of `named`.
+
+    Returns:
+        The question as typed.
+    """
+    way = dice.unit()
+    if way < 0.3:
+        return ask(dice, BARE, e=typed(dice, expression))
+    if way < 0.65 or not named:
+        return ask(dice, EXPRESSION, e=typed(dice, expression))
+    return ask(dice, named, **slots)
+
+
+def tex(value: Fraction | int) -> str:
+    r"""Write an exact number as the content of a box: "-12", "\frac{3}{4}", "-\frac{1}{2}"."""
+    value = Fraction(value)
+    if value.denominator == 1:
+        return str(value.numerator)
+    return f"{'-' if value < 0 else ''}\\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
+
+
+def written(
+    dice: Dice, work: Work, question: str, answer: Fraction | int, replies: Sequence[str], **slots: object
+) -> Written:
+    """Put question, steps and reply together.
+
+    Args:
+        dice: The source of chance.
+        work: The steps.
+        question: The finished question.
+        answer: The exact answer.
+        replies: Templates of the reply, with {box} at the end.
+        **slots: The values of the other fields of `replies`.
+
+    Returns:
+        The text of the problem.
+    """
+    content = tex(answer)
+    return Written(question, work.text(), dice.pick(replies).format(box=box(content), **slots), content)

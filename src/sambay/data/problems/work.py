@@ -1,0 +1,268 @@
+"""The steps of written arithmetic, the same wherever a family needs them.
+
+`Work` collects lines and returns results, so a family's solution reads as the computation itself. No line needs more
+than a one-digit table fact and a carry, and every column's line carries the running result, so that the next line
+copies it and prepends one digit::
+
+    347 + 586:                          523 - 187: 5 > 1
+    7 + 6 = 13: 3, carry 1              3 - 7: borrow 1, 13 - 7 = 6: 6
+    4 + 8 + 1 = 13: 33, carry 1         2 - 8 - 1: borrow 1, 12 - 8 - 1 = 3: 36
+    3 + 5 + 1 = 9: 933                  5 - 1 - 1 = 3: 336
+    347 + 586 = 933                     523 - 187 = 336
+
+    347 × 6:                            938 ÷ 7:
+    7 × 6 = 42: 2, carry 4              9 ÷ 7 = 1 rest 2: 1
+    4 × 6 + 4 = 24 + 4 = 28: 82, carry 2    23 ÷ 7 = 3 rest 2: 13
+    3 × 6 + 2 = 18 + 2 = 20: 2082       28 ÷ 7 = 4 rest 0: 134
+    347 × 6 = 2082                      938 ÷ 7 = 134
+
+The last column writes its whole total, the others one digit and a carry. A number that has run out of digits counts
+as 0. Facts that a pupil knows by heart take one line: sums to 20, differences within 20, the 10 × 10 table and
+its divisions, and powers of ten.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+_POWERS = (10, 100, 1000)
+# Tried in this order when a fraction is reduced: zeros at the end are seen first, then the small primes.
+_FACTORS = (10, 2, 3, 5, 7, 11, 13, 17, 19)
+
+
+def signed(n: int) -> str:
+    """Write a number as a right operand: negative ones in brackets."""
+    return str(n) if n >= 0 else f"({n})"
+
+
+class Work:
+    """The lines of a solution, and the operations that write them."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Write a line of explanation."""
+        self.lines.append(line)
+
+    def text(self) -> str:
+        """Return all lines as one text."""
+        return "\n".join(self.lines)
+
+    def compare(self, a: int, b: int) -> str:
+        """Compare two non-negative numbers as written: by length, then by the first digit that differs.
+
+        Returns:
+            The comparison in words and signs, such as "5 = 5, 2 < 8" or "2 < 3 digits".
+        """
+        x, y = str(a), str(b)
+        if len(x) != len(y):
+            return f"{len(x)} {'<' if len(x) < len(y) else '>'} {len(y)} digits"
+        parts = []
+        for p, q in zip(x, y, strict=True):
+            parts.append(f"{p} {'=' if p == q else '<' if p < q else '>'} {q}")
+            if p != q:
+                break
+        return ", ".join(parts)
+
+    def add(self, a: int, b: int) -> int:
+        """Write and return a + b, of any signs."""
+        if not a or not b:
+            self.say(f"{a} + {signed(b)} = {a + b}")
+        elif a < 0 and b < 0:
+            self.say(f"{a} + {signed(b)} = -({-a} + {-b})")
+            self.say(f"{a} + {signed(b)} = -{self.add(-a, -b)}")
+        elif b < 0:
+            self.say(f"{a} + {signed(b)} = {a} - {-b}")
+            self.sub(a, -b)
+        elif a < 0:
+            self.say(f"{a} + {b} = {b} - {-a}")
+            self.sub(b, -a)
+        elif a + b <= 20:
+            self.say(f"{a} + {b} = {a + b}")
+        else:
+            self._add_columns(a, b)
+        return a + b
+
+    def _add_columns(self, a: int, b: int) -> None:
+        self.say(f"{a} + {b}:")
+        x, y = str(a)[::-1], str(b)[::-1]
+        columns = max(len(x), len(y))
+        x, y = x.ljust(columns, "0"), y.ljust(columns, "0")
+        done, carry = "", 0
+        for at in range(columns):
+            total = int(x[at]) + int(y[at]) + carry
+            line = f"{x[at]} + {y[at]}{' + 1' if carry else ''} = {total}: "
+            carry = total // 10
+            if at == columns - 1:
+                self.say(f"{line}{total}{done}")
+            else:
+                done = f"{total % 10}{done}"
+                self.say(f"{line}{done}{', carry 1' if carry else ''}")
+        self.say(f"{a} + {b} = {a + b}")
+
+    def sub(self, a: int, b: int) -> int:
+        """Write and return a - b, of any signs."""
+        if not a or not b or a == b:
+            self.say(f"{a} - {signed(b)} = {a - b}")
+        elif b < 0:
+            self.say(f"{a} - {signed(b)} = {a} + {-b}")
+            self.add(a, -b)
+        elif a < 0:
+            self.say(f"{a} - {b} = -({-a} + {b})")
+            self.say(f"{a} - {b} = -{self.add(-a, b)}")
+        elif a <= 20 and b <= 20:
+            self.say(f"{a} - {b} = {a - b}" if a > b else f"{a} - {b} = -({b} - {a}) = {a - b}")
+        else:
+            self.say(f"{a} - {b}: {self.compare(a, b)}")
+            if a > b:
+                self._sub_columns(a, b)
+            else:
+                self.say(f"{a} - {b} = -({b} - {a})")
+                self._sub_columns(b, a)
+                self.say(f"{a} - {b} = {a - b}")
+        return a - b
+
+    def _sub_columns(self, a: int, b: int) -> None:
+        x, y = str(a)[::-1], str(b)[::-1]
+        y = y.ljust(len(x), "0")
+        done, borrow = "", 0
+        for p, q in zip(x, y, strict=True):
+            taken = f"{q}{' - 1' if borrow else ''}"
+            rest = int(p) - int(q) - borrow
+            borrow = int(rest < 0)
+            if borrow:
+                rest += 10
+                line = f"{p} - {taken}: borrow 1, 1{p} - {taken} = {rest}: "
+            else:
+                line = f"{p} - {taken} = {rest}: "
+            done = f"{rest}{done}"
+            self.say(f"{line}{done}")
+        self.say(f"{a} - {b} = {a - b}")
+
+    def mul(self, a: int, b: int) -> int:
+        """Write and return a × b, of any signs."""
+        if a < 0 or b < 0:
+            self.mul(abs(a), abs(b))
+            self.say(f"{a} × {signed(b)} = {a * b}")
+            return a * b
+        known = min(a, b) <= 1 or max(a, b) <= 10 or a in _POWERS or b in _POWERS
+        if known:
+            self.say(f"{a} × {b} = {a * b}")
+        elif _effort(a) < _effort(b):
+            self.say(f"{a} × {b} = {b} × {a}")
+            self._mul_ordered(b, a)
+        else:
+            self._mul_ordered(a, b)
+        return a * b
+
+    def _mul_ordered(self, a: int, b: int) -> None:
+        places = [digit * 10**at for at, digit in enumerate(map(int, reversed(str(b)))) if digit][::-1]
+        if b < 10:
+            self._mul_columns(a, b)
+        elif len(places) == 1:
+            self.mul(a, int(str(b)[0]))
+            self.say(f"{a} × {b} = {a * b}")
+        else:
+            self.say(f"{a} × {b}: {b} = {' + '.join(map(str, places))}")
+            total = self.mul(a, places[0])
+            for place in places[1:]:
+                total = self.add(total, self.mul(a, place))
+            self.say(f"{a} × {b} = {a * b}")
+
+    def _mul_columns(self, a: int, b: int) -> None:
+        self.say(f"{a} × {b}:")
+        digits = str(a)[::-1]
+        done, carry = "", 0
+        for at, digit in enumerate(digits):
+            product = int(digit) * b
+            total = product + carry
+            more = f" + {carry} = {product} + {carry}" if carry else ""
+            line = f"{digit} × {b}{more} = {total}: "
+            carry = total // 10
+            if at == len(digits) - 1:
+                self.say(f"{line}{total}{done}")
+            else:
+                done = f"{total % 10}{done}"
+                self.say(f"{line}{done}{f', carry {carry}' if carry else ''}")
+        self.say(f"{a} × {b} = {a * b}")
+
+    def divide(self, a: int, b: int) -> tuple[int, int]:
+        """Write a ÷ b and return quotient and rest; of numbers with a sign, only the exact quotient is of use."""
+        if a < 0 or b < 0:
+            quotient, rest = self.divide(abs(a), abs(b))
+            quotient = quotient if (a < 0) == (b < 0) else -quotient
+            if not rest:
+                self.say(f"{a} ÷ {signed(b)} = {quotient}")
+            return quotient, rest
+        quotient, rest = divmod(a, b)
+        result = f"{a} ÷ {b} = {quotient}{f' rest {rest}' if rest else ''}"
+        known = quotient <= 10 and b <= 10 or quotient <= 1 and rest == 0 or a < b
+        if known or b == 1 or b in _POWERS and (rest == 0 or quotient < 10):
+            self.say(result)
+            return quotient, rest
+        if a % 10 == 0 and b % 10 == 0 and rest == 0:
+            self.say(f"{a} ÷ {b} = {a // 10} ÷ {b // 10}")
+            self.divide(a // 10, b // 10)
+        else:
+            self._long_division(a, b)
+        self.say(result)
+        return quotient, rest
+
+    def _long_division(self, a: int, b: int) -> None:
+        self.say(f"{a} ÷ {b}:")
+        large = b > 10
+        if large:
+            # The table takes the guessing out of a divisor of two digits.
+            self.say(f"Multiples of {b}: {', '.join(str(b * k) for k in range(1, 10))}")
+        digits = str(a)
+        first = next(at for at in range(1, len(digits) + 1) if int(digits[:at]) >= b)
+        chunk, done = int(digits[:first]), ""
+        for following in [*digits[first:], ""]:
+            quotient, rest = divmod(chunk, b)
+            if large and quotient:
+                self.sub(chunk, quotient * b)
+            done = f"{done}{quotient}"
+            self.say(f"{chunk} ÷ {b} = {quotient} rest {rest}: {done}")
+            chunk = int(f"{rest}{following}")
+
+    def reduce(self, top: int, bottom: int) -> tuple[int, int]:
+        """Reduce a fraction to lowest terms by small common factors, one at a time.
+
+        Args:
+            top: The numerator, of any sign.
+            bottom: The denominator, positive.
+
+        Returns:
+            Numerator and denominator in lowest terms.
+        """
+        if top == 0:
+            self.say(f"0/{bottom} = 0")
+            return 0, 1
+        while factor := _common_factor(top, bottom):
+            self.say(f"Both ÷ {factor}:")
+            # The sign waits outside: the divisions stay those of the tables.
+            upper, _ = self.divide(abs(top), factor)
+            lower, _ = self.divide(bottom, factor)
+            upper = upper if top > 0 else -upper
+            self.say(f"{top}/{bottom} = {upper}/{lower}")
+            top, bottom = upper, lower
+        if bottom == 1:
+            self.say(f"{top}/1 = {top}")
+        return top, bottom
+
+
+def _common_factor(top: int, bottom: int) -> int:
+    """Return the next factor to cancel, or 0: a small one where there is one, else all that is left."""
+    common = gcd(top, bottom)
+    if common == 1:
+        return 0
+    return next((factor for factor in _FACTORS if common % factor == 0), common)
+
+
+def _effort(n: int) -> tuple[int, int]:
+    """Rank a number as the multiplier: the fewer digits that are not zero the better, then the shorter."""
+    text = str(n)
+    return len(text) - text.count("0"), len(text)

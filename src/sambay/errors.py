@@ -1,0 +1,46 @@
+"""Errors that a user can cause, each one clear sentence: the value, the bound and the remedy.
+
+The command line prints them without a traceback and exits with a non-zero status. Asserts, by contrast,
+are for our own mistakes.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError", "ConfigError", "ContextError", "MissingExtraError", "PromptError", "SambaYError", "SamplingError"]
+
+
+class SambaYError(ValueError):
+    """Base of everything that is the input's fault; its message is fit to show to a person as it is."""
+
+
+class ConfigError(SambaYError):
+    """A model configuration or a recipe with an impossible value."""
+
+
+class CheckpointError(SambaYError):
+    """A checkpoint that is missing, truncated, corrupt, or that does not fit its configuration."""
+
+
+class PromptError(SambaYError):
+    """A prompt that cannot be run: empty, of the wrong type, or with token ids outside the vocabulary."""
+
+
+class ContextError(PromptError):
+    """A prompt or a generation longer than the model's context."""
+
+
+class SamplingError(SambaYError):
+    """Sampling parameters outside their range."""
+
+
+class MissingExtraError(SambaYError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        module: the module that could not be imported.
+        extra: the extra of `sambay` that brings it.
+        purpose: what it is needed for, in a few words.
+    """
+
+    def __init__(self, module: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {module}, which is not installed: pip install 'sambay[{extra}]'")

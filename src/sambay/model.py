@@ -1,0 +1,497 @@
+"""SambaY: the whole architecture, top to bottom, to be read beside the paper (arXiv 2507.06607, figure 1).
+
+A *self-decoder* of Mamba and sliding-window attention reads every token; one full-attention layer turns what
+it found into the only KV cache that grows; a *cross-decoder* of Gated Memory Units and cross-attention reads
+that cache and the *memory* (the scan output of the last Mamba layer) and writes no state of its own.
+Hence a prompt needs the self-decoder and the keys and values for all of its tokens, and everything else only
+for the tokens whose logits are asked for: usually the last one.
+
+Shape legend: B batch, T time, N packed tokens, R rows that ask for logits; h = hidden_size, d = d_inner,
+n = d_state, r = dt_rank; H query and Hk key-value heads of width dh. The residual stream is float32
+throughout, as in the released model, whatever the dtype of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sambay import checkpoint, hub
+from sambay.batch import Batch
+from sambay.config import LayerRole, SambaYConfig
+from sambay.errors import PromptError
+from sambay.ops import reference as ops
+from sambay.state import LayerState, SharedKV, StatePool
+
+__all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
+
+
+def _norm(width: int, config: SambaYConfig) -> nn.Module:
+    kind = nn.LayerNorm if config.norm_type == "layernorm" else nn.RMSNorm
+    return kind(width, eps=config.layer_norm_eps)
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    """True unless something (a LoRA adapter, a quantised layer) stands in the place of the projection."""
+    return type(linear) is nn.Linear
+
+
+def _project_rows(linear: nn.Linear, x: Tensor, rows: slice) -> Tensor:
+    """Some output rows of a projection: (N, h) -> (N, len(rows)).
+
+    An adapter that wraps the projection must see its input whole, so there the rest is computed and dropped.
+    """
+    if not _is_plain(linear):
+        return linear(x)[..., rows]  # type: ignore[no-any-return]
+    return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+
+
+class Mamba(nn.Module):
+    """Mamba-1: a causal convolution and a selective scan, gated.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: SambaYConfig) -> None:
+        super().__init__()
+        h, d, n, r = config.hidden_size, config.d_inner, config.mamba_d_state, config.mamba_dt_rank
+        self.sizes = (r, n, n)
+        self.in_proj = nn.Linear(h, 2 * d, bias=config.mamba_proj_bias)
+        self.conv1d = nn.Conv1d(d, d, config.mamba_d_conv, groups=d, bias=config.mamba_conv_bias)
+        self.x_proj = nn.Linear(d, r + 2 * n, bias=False)
+        self.dt_proj = nn.Linear(r, d)
+        self.A_log = nn.Parameter(torch.empty(d, n))
+        self.D = nn.Parameter(torch.empty(d))
+        self.out_proj = nn.Linear(d, h, bias=config.mamba_proj_bias)
+
+    def reset_parameters(self, generator: torch.Generator | None) -> None:
+        """Decay rates 1 to n in every channel; step sizes log-uniform in 0.001 to 0.1, as in the Mamba paper."""
+        n, r = self.A_log.shape[1], self.sizes[0]
+        self.A_log.copy_(torch.arange(1, n + 1, dtype=torch.float32).log().expand_as(self.A_log))
+        self.D.fill_(1.0)
+        self.dt_proj.weight.uniform_(-(r**-0.5), r**-0.5, generator=generator)
+        step = torch.empty_like(self.dt_proj.bias).uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp()
+        self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+
+    def forward(self, x: Tensor, batch: Batch, state: LayerState | None) -> tuple[Tensor, Tensor]:
+        """Mix tokens over time.
+
+        Args:
+            x: (N, h) normalised hidden states.
+            batch: the sequences that the rows belong to.
+            state: convolution and scan state, or None.
+
+        Returns:
+            `(out, y)`: (N, h) the layer's output, and (N, d) the scan output with the skip and before the
+            gate, which in the memory layer is the memory.
+        """
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        conv = self.conv1d
+        u = F.silu(ops.causal_conv(u, conv.weight[:, 0], conv.bias, batch, state and state.conv))
+        dt, b, c = self.x_proj(u).split(self.sizes, dim=-1)
+        a = -torch.exp(self.A_log.float())
+        y = ops.selective_scan(u, self._step(dt), a, b, c, self.D, batch, state and state.ssm).to(x.dtype)
+        return self.out_proj(y * F.silu(z)), y
+
+    def _step(self, dt: Tensor) -> Tensor:
+        """(N, r) -> (N, d) float32 step sizes. The bias decides the time scale, so it is added in float32."""
+        if _is_plain(self.dt_proj):
+            return F.softplus(F.linear(dt, self.dt_proj.weight).float() + self.dt_proj.bias.float())
+        return F.softplus(self.dt_proj(dt).float())
+
+
+class Attention(nn.Module):
+    """Attention of three roles: sliding window, full (owner of the shared KV cache), cross (its reader).
+
+    Differential attention is the difference of two softmax maps: even heads form the first, odd heads the
+    second, and each pair of heads attends to the concatenation of its two values.
+
+    Args:
+        config: the model's configuration.
+        layer: 0-based index, which sets the initial lambda.
+        role: SLIDING, FULL or CROSS.
+    """
+
+    def __init__(self, config: SambaYConfig, layer: int, role: LayerRole) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.window = config.sliding_window
+        self.q_size, self.kv_size = self.heads * self.width, self.kv_heads * self.width
+        out = self.q_size + (0 if role is LayerRole.CROSS else 2 * self.kv_size)
+        self.Wqkv = nn.Linear(config.hidden_size, out, bias=config.attention_bias)
+        self.out_proj = nn.Linear(self.q_size, config.hidden_size, bias=config.attention_bias)
+        self.differential = config.differential_attention
+        self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * layer)
+        if self.differential:
+            for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
+                setattr(self, name, nn.Parameter(torch.empty(self.width)))
+            self.subln = nn.RMSNorm(2 * self.width, eps=1e-5)
+
+    lambda_q1: nn.Parameter
+    lambda_k1: nn.Parameter
+    lambda_q2: nn.Parameter
+    lambda_k2: nn.Parameter
+
+    def reset_parameters(self, generator: torch.Generator | None) -> None:
+        """Biases zero; lambda vectors normal with deviation 0.1, as in the differential transformer."""
+        for linear in (self.Wqkv, self.out_proj):
+            if linear.bias is not None:
+                linear.bias.zero_()
+        if self.differential:
+            for vector in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
+                vector.normal_(0.0, 0.1, generator=generator)
+
+    def _lambda(self) -> Tensor | None:
+        """The weight of the second map (float32 scalar), or None for plain attention."""
+        if not self.differential:
+            return None
+        first = torch.exp((self.lambda_q1.float() * self.lambda_k1.float()).sum())
+        second = torch.exp((self.lambda_q2.float() * self.lambda_k2.float()).sum())
+        return first - second + self.lambda_init
+
+    def _finish(self, mixed: Tensor) -> Tensor:
+        """(N, P, 2 dh) or (N, H, dh) -> (N, h): normalise each pair, scale, project."""
+        if self.differential:
+            mixed = self.subln(mixed) * (1 - self.lambda_init)
+        return self.out_proj(mixed.flatten(1))  # type: ignore[no-any-return]
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(N, heads * dh) -> (N, heads, dh)."""
+        return x.unflatten(-1, (-1, self.width))
+
+    def slide(self, x: Tensor, batch: Batch, state: LayerState | None) -> Tensor:
+        """Sliding-window attention: (N, h) -> (N, h); the ring of `state` is read, then written."""
+        q, k, v = (self._heads(y) for y in self.Wqkv(x).split([self.q_size, self.kv_size, self.kv_size], dim=-1))
+        ring = state and state.window
+        return self._finish(ops.window_attention(q, k, v, batch, self.window, self._lambda(), ring))
+
+    def share(self, x: Tensor, batch: Batch, cache: SharedKV | None) -> tuple[Tensor, ops.SharedView]:
+        """Full attention, which also fills the shared cache.
+
+        Args:
+            x: (N, h) normalised hidden states of all tokens: all give keys and values.
+            batch: the sequences, and the rows that ask for logits: only those attend.
+            cache: the shared KV cache, written, or None.
+
+        Returns:
+            `(out, view)`: (R, h), and the keys and values that the cross-decoder reads.
+        """
+        if batch.rows is None:
+            q, kv = self.Wqkv(x).split([self.q_size, 2 * self.kv_size], dim=-1)
+        else:
+            q = _project_rows(self.Wqkv, x[batch.rows], slice(0, self.q_size))
+            kv = _project_rows(self.Wqkv, x, slice(self.q_size, None))
+        k, v = (self._heads(y) for y in kv.chunk(2, dim=-1))
+        view = ops.shared_keys_values(k, v, batch, cache)
+        return self._finish(ops.shared_attention(self._heads(q), view, batch, self._lambda())), view
+
+    def cross(self, x: Tensor, view: ops.SharedView, batch: Batch) -> Tensor:
+        """Cross-attention to the shared keys and values: (R, h) -> (R, h)."""
+        q = self._heads(self.Wqkv(x))
+        return self._finish(ops.shared_attention(q, view, batch, self._lambda()))
+
+
+class GatedMemoryUnit(nn.Module):
+    """Reads the memory through a gate of its own: `out_proj(memory * silu(in_proj(x)))`.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: SambaYConfig) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(config.hidden_size, config.d_inner, bias=config.mamba_proj_bias)
+        self.out_proj = nn.Linear(config.d_inner, config.hidden_size, bias=config.mamba_proj_bias)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """(R, h) hidden states and (R, d) memory of the same tokens -> (R, h)."""
+        return self.out_proj(memory * F.silu(self.in_proj(x)))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """SwiGLU: `fc1` gives gate and up, `fc2(up * silu(gate))`.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: SambaYConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, h) -> (N, h)."""
+        gate, up = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(up * F.silu(gate))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One layer: a mixer and an MLP, each behind a norm and added to the float32 residual stream.
+
+    Args:
+        config: the model's configuration.
+        layer: 0-based index.
+        role: what the mixer does.
+    """
+
+    def __init__(self, config: SambaYConfig, layer: int, role: LayerRole) -> None:
+        super().__init__()
+        self.role, self.scale = role, config.residual_multiplier
+        self.mixer_norm = _norm(config.hidden_size, config)
+        self.mixer: Mamba | Attention | GatedMemoryUnit
+        if role.is_mamba:
+            self.mixer = Mamba(config)
+        elif role is LayerRole.GMU:
+            self.mixer = GatedMemoryUnit(config)
+        else:
+            self.mixer = Attention(config, layer, role)
+        self.mlp_norm = _norm(config.hidden_size, config)
+        self.mlp = MLP(config)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """The mixer's input, in the dtype of the weights: (N, h) float32 -> (N, h)."""
+        return self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))  # type: ignore[no-any-return, arg-type]
+
+    def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+        """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""
+        hidden = hidden + self.scale * mixed
+        return hidden + self.scale * self.mlp(self.mlp_norm(hidden.to(mixed.dtype)))  # type: ignore[no-any-return]
+
+
+class Head(nn.Module):
+    """The unembedding: logits from the last hidden states. When tied it has no weight of its own.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: SambaYConfig) -> None:
+        super().__init__()
+        shape = (config.vocab_size, config.hidden_size)
+        self.weight = None if config.tie_word_embeddings else nn.Parameter(torch.zeros(shape))
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.lm_head_bias else None
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Zero, as muP++ asks of an untied unembedding."""
+        for parameter in self.parameters():
+            parameter.zero_()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(R, h) and the embedding matrix (vocab, h) -> (R, vocab)."""
+        return F.linear(x, embedding if self.weight is None else self.weight, self.bias)
+
+
+class SambaY(nn.Module):
+    """The decoder-hybrid-decoder language model.
+
+    Args:
+        config: its shape. Parameters are initialised as muP++ asks (see `reset_parameters`) on torch's default
+            device, from torch's global generator; under `torch.device("meta")` they stay without storage.
+    """
+
+    def __init__(self, config: SambaYConfig) -> None:
+        super().__init__()
+        self.config = config
+        device = torch.get_default_device()
+        with torch.device("meta"):  # the stock initialisation would be thrown away
+            self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.layers = nn.ModuleList(Block(config, i, role) for i, role in enumerate(config.layer_plan()))
+            self.final_norm = _norm(config.hidden_size, config)
+            self.lm_head = Head(config)
+        if device.type != "meta":
+            self.to_empty(device=device)
+            self.reset_parameters()
+
+    @classmethod
+    def random(
+        cls,
+        config: SambaYConfig,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> SambaY:
+        """A model with seeded random weights, made without touching torch's global generator.
+
+        Args:
+            config: its shape.
+            seed: of the weights; the same seed gives the same weights on the same kind of device.
+            dtype: of the weights.
+            device: where they live.
+        """
+        with torch.device("meta"):
+            model = cls(config)
+        model.to(dtype).to_empty(device=device)
+        model.reset_parameters(torch.Generator(device).manual_seed(seed))
+        return model
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Initialise: uniform within 1/sqrt(fan_in) (LeCun), embedding 0.02 tied or 1e-4 untied, head zero if untied.
+
+        Args:
+            generator: source of randomness, torch's global one by default.
+        """
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv1d)):
+                bound = module.weight[0].numel() ** -0.5
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.uniform_(-bound, bound, generator=generator)
+            elif isinstance(module, (nn.LayerNorm, nn.RMSNorm, Head)):
+                module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, (Mamba, Attention)):
+                module.reset_parameters(generator)
+        self.embedding.weight.normal_(0.0, 0.02 if self.config.tie_word_embeddings else 1e-4, generator=generator)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of the weights."""
+        return self.embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        offsets: Sequence[int] | Tensor | None = None,
+        state: StatePool | None = None,
+        slots: Sequence[int] | None = None,
+        logits: Literal["all", "last"] = "all",
+    ) -> Tensor:
+        """Logits of the next token.
+
+        Args:
+            input_ids: (B, T) integer token ids, or (N,) packed ids of several documents.
+            offsets: for packed ids the S+1 boundaries of the documents, from 0 to N. Nothing leaks across them.
+            state: continue the sequences in this pool, and advance them; None: they begin here.
+            slots: with `state`, the slot of each sequence (default 0, 1, ...).
+            logits: "all" positions, or only the "last" of each sequence (then a prompt runs only the layers
+                that it needs).
+
+        Returns:
+            (B, T, vocab), (N, vocab) for packed ids; with `logits="last"` (B, 1, vocab) and (S, vocab). The
+            dtype of the weights.
+
+        Raises:
+            PromptError: ids that are empty, of a wrong shape or type, or outside the vocabulary; bad offsets.
+            ContextError: a sequence would outgrow the context.
+        """
+        lengths = self._lengths(input_ids, offsets)
+        wanted = lengths if logits == "all" else (1,) * len(lengths)
+        ids = input_ids.reshape(-1).long()
+        if state is None:
+            batch = Batch.packed(ids, lengths, wanted=wanted)
+        else:
+            batch = state.batch(ids, lengths, tuple(range(len(lengths)) if slots is None else slots), wanted)
+        out = self.run(batch, state)
+        if state is not None:
+            state.advance(batch)
+        return out.unflatten(0, (len(lengths), -1)) if offsets is None and input_ids.ndim == 2 else out
+
+    def _lengths(self, ids: Tensor, offsets: Sequence[int] | Tensor | None) -> tuple[int, ...]:
+        """Check ids and offsets, and return the number of tokens of each sequence."""
+        if ids.dtype.is_floating_point or ids.dtype is torch.bool:
+            raise PromptError(f"input_ids have dtype {ids.dtype}: token ids must be integers")
+        if ids.ndim not in (1, 2) or ids.numel() == 0:
+            raise PromptError(f"input_ids have shape {tuple(ids.shape)}: give (batch, time) or packed (tokens,), not empty")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.config.vocab_size:
+            bad = low if low < 0 else high
+            raise PromptError(f"token id {bad} is outside the vocabulary of {self.config.vocab_size} ids (0 to {self.config.vocab_size - 1})")
+        if offsets is None:
+            return (ids.numel(),) if ids.ndim == 1 else (ids.shape[1],) * ids.shape[0]
+        bounds = [int(x) for x in offsets]
+        lengths = tuple(b - a for a, b in zip(bounds, bounds[1:], strict=False))
+        if ids.ndim != 1 or bounds[:1] != [0] or bounds[-1] != ids.numel() or not lengths or min(lengths) < 1:
+            raise PromptError(
+                f"offsets {bounds[:8]} do not cut packed input_ids of shape {tuple(ids.shape)}: they must rise from 0 "
+                f"to {ids.numel()}"
+            )
+        return lengths
+
+    def run(self, batch: Batch, state: StatePool | None) -> Tensor:
+        """Compute one batch: the architecture as the paper's figure draws it.
+
+        Args:
+            batch: packed tokens (N,) and the R rows that ask for logits.
+            state: the pool that holds the states of its slots, or None. Lengths are not advanced here.
+
+        Returns:
+            (R, vocab) logits in the dtype of the weights.
+        """
+        hidden = self.embedding(batch.input_ids).float()
+        memory = view = None
+        for index, block in enumerate(self.layers):
+            assert isinstance(block, Block)
+            mixer, role = block.mixer, block.role
+            if isinstance(mixer, Mamba):  # self-decoder: all tokens
+                mixed, memory = mixer(block.normed(hidden), batch, state and state.layers[index])
+            elif isinstance(mixer, GatedMemoryUnit):  # cross-decoder: only the rows that ask
+                mixed = mixer(block.normed(hidden), memory)
+            elif role is LayerRole.SLIDING:
+                mixed = mixer.slide(block.normed(hidden), batch, state and state.layers[index])
+            elif role is LayerRole.FULL:  # the border: all tokens give keys and values, the rest falls away
+                mixed, view = mixer.share(block.normed(hidden), batch, state and state.shared)
+                if batch.rows is not None:
+                    assert memory is not None
+                    hidden, memory = hidden[batch.rows], memory[batch.rows]
+            else:
+                assert view is not None
+                mixed = mixer.cross(block.normed(hidden), view, batch)
+            hidden = block.add(hidden, mixed)
+        logits: Tensor = self.lm_head(self.final_norm(hidden.to(self.dtype)), self.embedding.weight)
+        return logits if self.config.logits_multiplier == 1 else logits * self.config.logits_multiplier
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> SambaY:
+        """Load a checkpoint in the Hugging Face layout.
+
+        Args:
+            model: a directory, or a model id on the hub (downloaded once).
+            dtype: of the weights; None keeps what `config.json` says. Weights that already have it are
+                memory-mapped, not copied.
+            device: where to put them.
+            progress: called with (bytes done, bytes in all) while weights are read.
+
+        Raises:
+            ConfigError: `config.json` does not describe a model of this family.
+            CheckpointError: files are missing, corrupt, or do not fit the configuration.
+        """
+        directory = hub.resolve(model)
+        config = SambaYConfig.from_json(directory / "config.json")
+        with torch.device("meta"):
+            out = cls(config)
+        wanted = dtype or getattr(torch, config.torch_dtype)
+        checkpoint.load_weights(out, directory, dtype=wanted, device=device, progress=progress)
+        return out.eval()
+
+    def save_pretrained(self, directory: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
+        """Write `config.json` and safetensors in the layout of the released checkpoint, atomically.
+
+        Args:
+            directory: made if needed.
+            max_shard_bytes: a larger model is cut into shards with an index.
+        """
+        checkpoint.save_model(self, directory, max_shard_bytes=max_shard_bytes)

@@ -1,0 +1,1 @@
+"""Operations of the model: one signature each, with shapes; `reference` is their specification."""

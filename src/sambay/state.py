@@ -1,0 +1,345 @@
+"""The memory of a sequence: four kinds of state and the pool that owns them.
+
+A SambaY sequence remembers a few convolution inputs and one scan state per Mamba layer, a ring of the last
+keys and values per sliding-window layer, and one KV cache that grows, shared by the full attention and all
+cross-attention layers. Everything but the last is of fixed size, so that a sequence is cheap to copy, park
+and resume: a prefix is its pages plus one fixed-size snapshot.
+
+Shape legend: slots x ...; K = mamba_d_conv, W = sliding_window, Hk = num_key_value_heads, dh = head_dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sambay.batch import Batch
+from sambay.config import LayerRole, SambaYConfig
+from sambay.errors import ContextError
+
+__all__ = ["ConvState", "SSMState", "SharedKV", "Snapshot", "StatePool", "WindowKV", "state_bytes"]
+
+PAGE_SIZE = 64
+"""Tokens in a page of the shared KV cache."""
+
+
+class SlotState:
+    """State of fixed size: tensors whose first axis is the slot of a sequence."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, all slots together."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def reset(self, slot: int) -> None:
+        """Bring a slot to the state of a sequence that has seen nothing."""
+        for tensor in self.tensors:
+            tensor[slot].zero_()
+
+    def copy(self, source: int, target: int) -> None:
+        """Make slot `target` equal to slot `source`."""
+        for tensor in self.tensors:
+            tensor[target].copy_(tensor[source])
+
+    def snapshot(self, slot: int) -> tuple[Tensor, ...]:
+        """An independent copy of one slot."""
+        return tuple(tensor[slot].clone() for tensor in self.tensors)
+
+    def restore(self, slot: int, saved: tuple[Tensor, ...]) -> None:
+        """Put a snapshot back, into any slot."""
+        for tensor, value in zip(self.tensors, saved, strict=True):
+            tensor[slot].copy_(value)
+
+
+class ConvState(SlotState):
+    """The last K-1 inputs of a causal convolution, oldest first: (slots, K-1, d_inner)."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """(slots, K-1, d_inner)."""
+        return self.tensors[0]
+
+
+class SSMState(SlotState):
+    """The state of a selective scan, always float32: (slots, d_state, d_inner)."""
+
+    @property
+    def hidden(self) -> Tensor:
+        """(slots, d_state, d_inner) float32."""
+        return self.tensors[0]
+
+
+class WindowKV(SlotState):
+    """A ring of the last W keys and values; position p lives at place p mod W: (slots, W, Hk, dh) each."""
+
+    @property
+    def keys(self) -> Tensor:
+        """(slots, W, Hk, dh)."""
+        return self.tensors[0]
+
+    @property
+    def values(self) -> Tensor:
+        """(slots, W, Hk, dh)."""
+        return self.tensors[1]
+
+
+class SharedKV:
+    """The only cache that grows: pages of keys and values with a table of pages per slot.
+
+    Args:
+        slots: number of sequences.
+        pages: pages to begin with; doubled whenever they run out.
+        shape: (Hk, dh).
+        dtype: element type.
+        device: where the pages live.
+    """
+
+    def __init__(self, slots: int, pages: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+        self.keys = torch.zeros((pages, PAGE_SIZE, *shape), dtype=dtype, device=device)
+        self.values = torch.zeros_like(self.keys)
+        self.tables: list[list[int]] = [[] for _ in range(slots)]
+        self.free = list(range(pages - 1, -1, -1))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, used pages and free ones."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def reserve(self, slot: int, length: int) -> None:
+        """Make sure that a slot has pages for `length` tokens."""
+        table = self.tables[slot]
+        need = -(-length // PAGE_SIZE) - len(table)
+        if need > len(self.free):
+            self._grow(need - len(self.free))
+        for _ in range(need):
+            table.append(self.free.pop())
+
+    def _grow(self, least: int) -> None:
+        have = self.keys.shape[0]
+        extra = max(have, least)
+        shape = (extra, *self.keys.shape[1:])
+        self.keys = torch.cat([self.keys, self.keys.new_zeros(shape)])
+        self.values = torch.cat([self.values, self.values.new_zeros(shape)])
+        self.free[:0] = range(have + extra - 1, have - 1, -1)
+
+    def reset(self, slot: int) -> None:
+        """Give all pages of a slot back."""
+        self.free.extend(reversed(self.tables[slot]))
+        self.tables[slot] = []
+
+    def read(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `length` tokens, (length, Hk, dh) each: a view where pages adjoin."""
+        table = self.tables[slot][: -(-length // PAGE_SIZE)]
+        if not table or table == list(range(table[0], table[0] + len(table))):
+            first = table[0] if table else 0
+            pages = slice(first, first + len(table))
+            return self.keys[pages].flatten(0, 1)[:length], self.values[pages].flatten(0, 1)[:length]
+        index = torch.tensor(table, device=self.keys.device)
+        return self.keys[index].flatten(0, 1)[:length], self.values[index].flatten(0, 1)[:length]
+
+    def write(self, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values (T, Hk, dh) at positions `start` and up; pages must have been reserved."""
+        table, done, total = self.tables[slot], 0, keys.shape[0]
+        while done < total:
+            page, place = divmod(start + done, PAGE_SIZE)
+            count = min(PAGE_SIZE - place, total - done)
+            self.keys[table[page], place : place + count] = keys[done : done + count]
+            self.values[table[page], place : place + count] = values[done : done + count]
+            done += count
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give `target` its own copy of the first `length` tokens of `source`."""
+        keys, values = self.read(source, length)
+        self.reset(target)
+        self.reserve(target, length)
+        self.write(target, 0, keys, values)
+
+    def snapshot(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
+        """An independent copy of the first `length` tokens, (length, Hk, dh) each."""
+        keys, values = self.read(slot, length)
+        return keys.clone(), values.clone()
+
+    def restore(self, slot: int, saved: tuple[Tensor, Tensor]) -> None:
+        """Put a snapshot back, into any slot."""
+        self.reset(slot)
+        self.reserve(slot, saved[0].shape[0])
+        self.write(slot, 0, *saved)
+
+
+class Snapshot(NamedTuple):
+    """Everything that one sequence remembers, independent of the pool: its length, states and cache."""
+
+    length: int
+    fixed: tuple[tuple[Tensor, ...], ...]
+    shared: tuple[Tensor, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        fixed = sum(tensor.nbytes for state in self.fixed for tensor in state)
+        return fixed + sum(tensor.nbytes for tensor in self.shared)
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """What the mixer of one self-decoder layer remembers."""
+
+    conv: ConvState | None = None
+    ssm: SSMState | None = None
+    window: WindowKV | None = None
+
+
+class StatePool:
+    """Owns the states of up to `slots` sequences of one model.
+
+    Args:
+        config: the model's configuration.
+        slots: how many sequences can live at once.
+        dtype: element type of convolution inputs, keys and values (scan states are float32 always).
+        device: where the tensors live.
+        tokens: tokens of shared KV cache to begin with, over all slots; it grows when needed.
+    """
+
+    def __init__(
+        self,
+        config: SambaYConfig,
+        slots: int = 1,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        tokens: int = PAGE_SIZE,
+    ) -> None:
+        device = torch.device(device)
+        self.config, self.slots, self.dtype, self.device = config, slots, dtype, device
+        heads = (config.num_key_value_heads, config.head_dim)
+        self.layers: list[LayerState] = []
+        for role in config.layer_plan()[: config.full_layer]:
+            if role.is_mamba:
+                conv = torch.zeros(slots, config.mamba_d_conv - 1, config.d_inner, dtype=dtype, device=device)
+                ssm = torch.zeros(slots, config.mamba_d_state, config.d_inner, device=device, dtype=torch.float32)
+                self.layers.append(LayerState(conv=ConvState(conv), ssm=SSMState(ssm)))
+            else:
+                ring = torch.zeros(2, slots, config.sliding_window, *heads, dtype=dtype, device=device)
+                self.layers.append(LayerState(window=WindowKV(ring[0], ring[1])))
+        self.shared = SharedKV(slots, max(1, -(-tokens // PAGE_SIZE)), heads, dtype, device)
+        self.lengths = [0] * slots
+        self._free = list(range(slots - 1, -1, -1))
+
+    @property
+    def fixed(self) -> tuple[SlotState, ...]:
+        """All states of fixed size, layer by layer."""
+        return tuple(
+            state for layer in self.layers for state in (layer.conv, layer.ssm, layer.window) if state is not None
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, all slots and pages together."""
+        return sum(state.nbytes for state in self.fixed) + self.shared.nbytes
+
+    @property
+    def free_slots(self) -> int:
+        """How many more sequences can be opened."""
+        return len(self._free)
+
+    def open(self) -> int:
+        """Take a free slot, in the state of a sequence that has seen nothing.
+
+        Raises:
+            ContextError: all slots are taken.
+        """
+        if not self._free:
+            raise ContextError(f"all {self.slots} state slots are taken: close a sequence or make a larger pool")
+        slot = self._free.pop()
+        self.reset(slot)
+        return slot
+
+    def close(self, slot: int) -> None:
+        """Give a slot and its pages back."""
+        assert slot not in self._free, f"slot {slot} was closed twice"
+        self.shared.reset(slot)
+        self.lengths[slot] = 0
+        self._free.append(slot)
+
+    def reset(self, slot: int) -> None:
+        """Forget everything that a sequence has seen."""
+        for state in self.fixed:
+            state.reset(slot)
+        self.shared.reset(slot)
+        self.lengths[slot] = 0
+
+    def copy(self, source: int, target: int) -> None:
+        """Fork: make sequence `target` an independent copy of `source`."""
+        for state in self.fixed:
+            state.copy(source, target)
+        self.shared.copy(source, target, self.lengths[source])
+        self.lengths[target] = self.lengths[source]
+
+    def snapshot(self, slot: int) -> Snapshot:
+        """An independent copy of all that a sequence remembers."""
+        length = self.lengths[slot]
+        return Snapshot(
+            length, tuple(state.snapshot(slot) for state in self.fixed), self.shared.snapshot(slot, length)
+        )
+
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        """Put a snapshot back, into any slot."""
+        for state, saved in zip(self.fixed, snapshot.fixed, strict=True):
+            state.restore(slot, saved)
+        self.shared.restore(slot, snapshot.shared)
+        self.lengths[slot] = snapshot.length
+
+    def batch(self, input_ids: Tensor, lengths: tuple[int, ...], slots: tuple[int, ...], wanted: tuple[int, ...]) -> Batch:
+        """A batch that continues the sequences in `slots`, with room for its tokens reserved.
+
+        Args:
+            input_ids: (N,) int64, packed.
+            lengths: new tokens per sequence.
+            slots: the slot of each sequence.
+            wanted: for how many last tokens each sequence wants logits.
+
+        Raises:
+            ContextError: a sequence would outgrow `max_position_embeddings`.
+        """
+        starts = tuple(self.lengths[slot] for slot in slots)
+        longest = max(start + length for start, length in zip(starts, lengths, strict=True))
+        if longest > self.config.max_position_embeddings:
+            raise ContextError(
+                f"a sequence of {longest} tokens is longer than the model's context of "
+                f"{self.config.max_position_embeddings}: shorten the prompt or generate fewer tokens"
+            )
+        for slot, start, length in zip(slots, starts, lengths, strict=True):
+            self.shared.reserve(slot, start + length)
+        return Batch.packed(input_ids, lengths, starts=starts, slots=slots, wanted=wanted)
+
+    def advance(self, batch: Batch) -> None:
+        """Record that the tokens of a batch have been seen."""
+        assert batch.slots is not None
+        for slot, start, length in zip(batch.slots, batch.starts, batch.lengths, strict=True):
+            self.lengths[slot] = start + length
+
+
+def state_bytes(config: SambaYConfig, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of state of one sequence: of each fixed kind, and of the shared cache per token of context.
+
+    Args:
+        config: the model's configuration.
+        dtype: element type of everything but the scan state.
+    """
+    size = dtype.itemsize
+    plan = config.layer_plan()
+    mambas = sum(role.is_mamba for role in plan)
+    windows = sum(role is LayerRole.SLIDING for role in plan)
+    heads = 2 * config.num_key_value_heads * config.head_dim
+    return {
+        "convolution": mambas * config.d_inner * (config.mamba_d_conv - 1) * size,
+        "scan": mambas * config.d_inner * config.mamba_d_state * 4,
+        "windows": windows * config.sliding_window * heads * size,
+        "shared KV per token": heads * size,
+    }

@@ -1,0 +1,689 @@
+"""Text in and text out: encoding, chat prompts, and text that streams out token by token.
+
+Built on `tokenizers` and `jinja2`; transformers is not needed. Everything that looks at a stream (`StreamDecoder`,
+`StopMatcher`, `ThinkingSplitter`) gives the same text however the stream was cut.
+"""
+
+from __future__ import annotations
+
+import abc
+import codecs
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import jinja2
+from jinja2 import ext, nodes, parser, sandbox
+from tokenizers import Tokenizer as Backend
+
+from sambay.errors import CheckpointError, PromptError, SamplingError
+
+__all__ = ["Piece", "StopMatcher", "StreamDecoder", "ThinkingSplitter", "Tokenizer", "split_thinking"]
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+SPECIALS_FILE = "special_tokens_map.json"
+
+_NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+_FETCH_AGAIN = "Give the directory of a complete checkpoint, or download this one again."
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer and chat template.
+
+    Args:
+        backend: the tokenizer proper. It is changed: truncation and padding are switched off, since a prompt that
+            was cut in silence is a wrong prompt, and the tokens that `config` names are marked as special.
+        config: the contents of tokenizer_config.json.
+        template: the contents of chat_template.jinja; None if the only template is the one in `config`, if any.
+        specials: the contents of special_tokens_map.json; its tokens serve where `config` names none.
+
+    Raises:
+        CheckpointError: an entry has the wrong type or names a token that the vocabulary lacks.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: Mapping[str, Any],
+        *,
+        template: str | None = None,
+        specials: Mapping[str, Any] | None = None,
+    ) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._config = dict(config)
+        self._template_file = template
+        self._specials_file = specials
+        self._templates = _inline_templates(config) if template is None else {"default": template}
+        self._named = _named_tokens({**(specials or {}), **{k: v for k, v in config.items() if v is not None}})
+        for name, token in self._named.items():
+            if backend.token_to_id(token) is None:
+                raise CheckpointError(
+                    f"{CONFIG_FILE} names {token!r} as its {name}, but {TOKENIZER_FILE} has no such token. {_FETCH_AGAIN}"
+                )
+        backend.add_special_tokens([*self._named.values()])
+        added = backend.get_added_tokens_decoder()
+        self._special = {index: token for index, token in sorted(added.items()) if token.special}
+        longest_first = sorted((token.content for token in self._special.values()), key=len, reverse=True)
+        self._special_text = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._decoder_steps = _decoder_steps(backend)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Tokenizer:
+        """Read a checkpoint directory's tokenizer files.
+
+        Args:
+            directory: holds tokenizer.json and, optionally, tokenizer_config.json, special_tokens_map.json and
+                chat_template.jinja, which wins over a template in the configuration.
+
+        Raises:
+            CheckpointError: a file is missing, unreadable or malformed; the message names it.
+        """
+        directory = Path(directory)
+        path = directory / TOKENIZER_FILE
+        text = _read_text(path)
+        if text is None:
+            raise CheckpointError(f"{path} does not exist. {_FETCH_AGAIN}")
+        try:
+            backend = Backend.from_str(text)
+        except Exception as error:  # the binding raises nothing narrower
+            raise CheckpointError(f"{path} is not a tokenizer: {error}. {_FETCH_AGAIN}") from error
+        config = _read_object(directory / CONFIG_FILE)
+        specials = _read_object(directory / SPECIALS_FILE)
+        try:
+            return cls(backend, config or {}, template=_read_text(directory / TEMPLATE_FILE), specials=specials)
+        except CheckpointError as error:
+            raise CheckpointError(f"{directory}: {error}") from error
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the files that `from_pretrained` reads, each replaced in one step so that none is ever half written.
+
+        Args:
+            directory: where to; created if need be.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / TOKENIZER_FILE, self._backend.to_str(pretty=True))
+        _write(directory / CONFIG_FILE, json.dumps(self._config, ensure_ascii=False, indent=2) + "\n")
+        if self._specials_file is not None:
+            specials = json.dumps(self._specials_file, ensure_ascii=False, indent=2)
+            _write(directory / SPECIALS_FILE, specials + "\n")
+        if self._template_file is not None:
+            _write(directory / TEMPLATE_FILE, self._template_file)
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """The highest token id plus one: the fewest rows of an embedding that has one for every token."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The control tokens, which ordinary text never contains: text to id, in the order of the ids."""
+        return {token.content: index for index, token in self._special.items()}
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that begins a text, if the checkpoint names one."""
+        return self._named_id("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text, if the checkpoint names one."""
+        return self._named_id("eos_token")
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The token that fills a batch, if the checkpoint names one."""
+        return self._named_id("pad_token")
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token by its exact text in the vocabulary, or None if it has no such token."""
+        return self._backend.token_to_id(token)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Turn text into token ids. Control tokens that are spelled out in it are recognised: see `encode_chat`.
+
+        Args:
+            text: any text.
+            add_special_tokens: whether to add what the tokenizer puts around a text, such as a beginning token.
+
+        Raises:
+            PromptError: `text` is not a string or has a lone surrogate, which no encoding of text can express.
+        """
+        return list(self._encode(self._backend, text, add_special_tokens).ids)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Turn token ids into text; ids that the vocabulary lacks give nothing, bytes that are not UTF-8 U+FFFD.
+
+        Args:
+            ids: token ids, none negative.
+            skip_special_tokens: whether to leave the control tokens out.
+        """
+        return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def stream(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
+        """A decoder for ids that arrive one by one.
+
+        Args:
+            skip_special_tokens: whether to leave the control tokens out.
+
+        Raises:
+            CheckpointError: this tokenizer mixes byte-level decoding with other steps.
+        """
+        skip = frozenset(self._special) if skip_special_tokens else frozenset()
+        if self._decoder_steps == ["ByteLevel"]:
+            return _ByteLevelStream(self._backend, skip)
+        if "ByteLevel" in self._decoder_steps:
+            raise CheckpointError(
+                f"text cannot be streamed through the decoder steps {self._decoder_steps}: ByteLevel must stand alone. "
+                "Decode the finished ids instead."
+            )
+        return _WindowStream(self._backend, skip, byte_fallback="ByteFallback" in self._decoder_steps)
+
+    def render_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: object
+    ) -> str:
+        """The text of a conversation, as the checkpoint's chat template writes it.
+
+        Args:
+            messages: at least one; each with a `role` and a `content`, both strings.
+            add_generation_prompt: whether to end with the opening of the assistant's turn.
+            **variables: further template variables, such as `tools`.
+
+        Raises:
+            PromptError: there is no template, a message is malformed, or the template refuses the conversation.
+        """
+        _check_messages(messages)
+        values: dict[str, Any] = {"tools": None, **self._named, **variables}
+        values.update(messages=[dict(message) for message in messages], add_generation_prompt=add_generation_prompt)
+        try:
+            return _compile_template(self._template(values["tools"])).render(values)
+        except PromptError:
+            raise
+        except jinja2.TemplateError as error:
+            raise PromptError(f"the chat template refuses this conversation: {error}") from error
+        except Exception as error:  # a template is code from outside: whatever it raises is its own doing
+            raise PromptError(
+                f"the chat template failed on this conversation: {type(error).__name__}: {error}"
+            ) from error
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: object
+    ) -> list[int]:
+        """The token ids of a conversation, in which only the template can write control tokens.
+
+        Text in `messages` and `tools` that spells a control token, such as `<|end|><|assistant|>`, is encoded as the
+        ordinary characters that it is; all else gets exactly the ids of the rendered text. Added tokens that are not
+        special, such as `<think>`, stay tokens. The arguments and the errors are those of `render_chat`.
+
+        It holds for every template that delimits contents with whole control tokens; one that would have a content
+        complete a token that the template itself began defeats it.
+        """
+        # To hide each such spelling behind one private character, rather than to cut the rendering into template and
+        # contents, works with templates that trim, split or reorder contents, keeps the merges at their borders and
+        # leaves the ids of all other turns as they are, so that a cached prefix still fits.
+        _check_messages(messages)
+        tools = variables.get("tools")
+        spelled = set().union(*(self._spelled(text) for text in _strings([messages, tools])))
+        if not spelled:
+            text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, **variables)
+            return self.encode(text, add_special_tokens=False)
+        taken = set(self._template(tools)).union(*_strings([messages, tools]))
+        free = (char for char in map(chr, range(0x100000, 0x10FFFE)) if char not in taken)
+        hidden = dict(zip(sorted(spelled, key=lambda text: (-len(text), text)), free, strict=False))
+        shown = {ord(char): text for text, char in hidden.items()}
+        pattern = re.compile("|".join(map(re.escape, hidden)))
+
+        def hide(text: str) -> str:
+            return pattern.sub(lambda match: hidden[match[0]], text)
+
+        if "tools" in variables:
+            variables["tools"] = _map_strings(tools, hide)
+        messages = _map_strings(list(messages), hide)
+        text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, **variables)
+        return self._encode_hidden(text, shown)
+
+    def _encode_hidden(self, text: str, shown: Mapping[int, str]) -> list[int]:
+        """Encode a rendering in which the characters of `shown` stand for text that is not to be recognised."""
+        found = self._encode(self._backend, text, add_special_tokens=False)
+        ids: list[int] = []
+        span: list[int] = []  # the ids since the last control token
+        begin, strip_begin = 0, False
+
+        def close(end: int, strip_end: bool) -> None:
+            part = text[begin:end]
+            if not any(ord(char) in shown for char in part):
+                ids.extend(span)
+                return
+            # Offsets may leave out white space that a control token takes in with it.
+            part = part.lstrip() if strip_begin else part
+            ids.extend(self._encode_unrecognised(part.rstrip() if strip_end else part, shown))
+
+        for index, (start, stop) in zip(found.ids, found.offsets, strict=True):
+            token = self._special.get(index)
+            if token is None:
+                span.append(index)
+                continue
+            close(start, token.lstrip)
+            ids.append(index)
+            span = []
+            begin, strip_begin = stop, token.rstrip
+        close(len(text), False)
+        return ids
+
+    def _encode_unrecognised(self, text: str, shown: Mapping[int, str]) -> list[int]:
+        """Encode text between two control tokens, with what is hidden in it shown but not recognised."""
+        ids = self._encode(self._unrecognising, text.translate(shown), add_special_tokens=False).ids
+        if self._special.keys().isdisjoint(ids):
+            return list(ids)
+        # A model whose own vocabulary lists its control tokens can arrive at them without recognition. No model can
+        # when their spelling is split between two texts.
+        halves = {char: f"{spelling[:1]}{chr(char)}{spelling[1:]}" for char, spelling in shown.items()}
+        parts = re.split("|".join(map(chr, shown)), text.translate(halves))
+        return [
+            index for part in parts for index in self._encode(self._unrecognising, part, add_special_tokens=False).ids
+        ]
+
+    @functools.cached_property
+    def _unrecognising(self) -> Backend:
+        """A second backend that recognises no control token: to switch the one we have would race with other threads."""
+        backend = Backend.from_str(self._backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
+
+    def _spelled(self, text: str) -> set[str]:
+        """The parts of a text that would become control tokens."""
+        spelled = set(self._special_text.findall(text))
+        if self._backend.normalizer is not None and any(token.normalized for token in self._special.values()):
+            # Such tokens are looked for after normalisation (of case, say): only the tokenizer itself can tell.
+            found = self._encode(self._backend, text, add_special_tokens=False)
+            spans = zip(found.ids, found.offsets, strict=True)
+            spelled.update(text[start:stop] for index, (start, stop) in spans if index in self._special)
+        return spelled - {""}
+
+    def _template(self, tools: object) -> str:
+        """The template for a conversation with or without tools."""
+        if tools and "tool_use" in self._templates:
+            return self._templates["tool_use"]
+        if "default" in self._templates:
+            return self._templates["default"]
+        have = f"no default chat template, only {sorted(self._templates)}" if self._templates else "no chat template"
+        raise PromptError(
+            f"this checkpoint has {have}: put a {TEMPLATE_FILE} into its directory, or give a plain prompt instead of messages"
+        )
+
+    def _named_id(self, name: str) -> int | None:
+        token = self._named.get(name)
+        return None if token is None else self._backend.token_to_id(token)
+
+    @staticmethod
+    def _encode(backend: Backend, text: str, add_special_tokens: bool) -> Any:  # noqa: ANN401 - the binding's Encoding
+        if not isinstance(text, str):
+            raise PromptError(f"a text to encode must be a string, not {type(text).__name__}")
+        try:
+            return backend.encode(text, add_special_tokens=add_special_tokens)
+        except TypeError as error:  # the binding's word for a string that is not valid Unicode
+            lone = next((char for char in text if "\ud800" <= char <= "\udfff"), "")
+            raise PromptError(f"the text has the lone surrogate {lone!r} at {text.find(lone)}: replace it") from error
+
+
+class StreamDecoder(abc.ABC):
+    """Text from ids that arrive one by one; from `Tokenizer.stream`.
+
+    All that `push` and `flush` return, joined, is what decoding all ids at once gives, less a last character that
+    was never completed. No piece holds part of a character. A push costs the same however long the text has become.
+    """
+
+    @abc.abstractmethod
+    def push(self, token_id: int) -> str:
+        """Take the next id and return the text that is now certain, often one word, sometimes nothing."""
+
+    @abc.abstractmethod
+    def flush(self) -> str:
+        """Return what is still held, without an incomplete last character. The stream ends here."""
+
+
+class _ByteLevelStream(StreamDecoder):
+    """For tokens that are spelled in bytes: UTF-8 is put together as its bytes come."""
+
+    def __init__(self, backend: Backend, skip: frozenset[int]) -> None:
+        self._backend, self._skip = backend, skip
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        token = None if token_id in self._skip else self._backend.id_to_token(token_id)
+        return "" if token is None else self._utf8.decode(_spelled_bytes(token))
+
+    def flush(self) -> str:
+        self._utf8.reset()  # all that it can still hold is part of a character
+        return ""
+
+
+class _WindowStream(StreamDecoder):
+    """For tokens whose text depends on their neighbours only: decode the last few, and return what is new.
+
+    A run of byte tokens (`<0xE2>`) is held to its end, because the library reads it as text only if all of it is
+    valid, and as U+FFFD for each byte otherwise.
+    """
+
+    def __init__(self, backend: Backend, skip: frozenset[int], byte_fallback: bool) -> None:
+        self._backend, self._skip, self._byte_fallback = backend, skip, byte_fallback
+        self._before: list[int] = []  # ids whose text is out, as the left neighbours of what follows
+        self._bytes: list[int] = []  # a run of byte tokens
+        self._run = bytearray()  # and the bytes they stand for
+
+    def push(self, token_id: int) -> str:
+        token = None if token_id in self._skip else self._backend.id_to_token(token_id)
+        if token is None:
+            return ""
+        byte = re.fullmatch("<0x([0-9A-Fa-f]{2})>", token) if self._byte_fallback else None
+        if byte is not None:
+            self._bytes.append(token_id)
+            self._run.append(int(byte[1], 16))
+            return ""
+        return self._advance([*self._bytes, token_id])
+
+    def flush(self) -> str:
+        ids = self._bytes
+        try:
+            self._run.decode()
+        except UnicodeDecodeError as error:
+            if error.reason == "unexpected end of data":
+                ids = ids[: error.start]
+        return self._advance(ids)
+
+    def _advance(self, ids: list[int]) -> str:
+        """The text of `ids` in their place; they become the left neighbours."""
+        self._bytes, self._run = [], bytearray()
+        old = self._text(self._before)
+        window = self._before + ids
+        new = self._text(window)[len(old) :]
+        if new or not old:  # else the ids change nothing, and the neighbours they would displace still count
+            # A neighbour that has no text of its own would make the next token look like the first of the text.
+            self._before = next((window[-n:] for n in (1, 2) if self._text(window[-n:])), window)
+        return new
+
+    def _text(self, ids: list[int]) -> str:
+        return self._backend.decode(ids, skip_special_tokens=False)
+
+
+class StopMatcher:
+    """Ends a text stream at the first stop string, wherever the stream is cut.
+
+    The match that begins first wins, and of those that begin together the longest. Only text that may be the
+    beginning of a match is held back.
+
+    Args:
+        stops: the stop strings; none means that nothing ever matches.
+        include: whether the emitted text ends with the stop string.
+
+    Raises:
+        SamplingError: `stops` is one string instead of a list of them, or has an empty string.
+    """
+
+    def __init__(self, stops: Sequence[str], include: bool = False) -> None:
+        if isinstance(stops, str) or not all(isinstance(stop, str) and stop for stop in stops):
+            raise SamplingError(f"stop strings must be a list of strings that are not empty, not {stops!r}")
+        self._stops = sorted(stops, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._stops)) or "(?!)")
+        self._include = include
+        self._held = ""
+        self.matched: str | None = None
+        """The stop string that matched, if any; `flush` can still set it when stop strings overlap."""
+
+    def push(self, text: str) -> tuple[str, str | None]:
+        """Take the next text; return the text that is safe to emit, and the stop string that matched, if any."""
+        return self._take(text, final=False), self.matched
+
+    def flush(self) -> str:
+        """Return the text that was held back: the stream ends here."""
+        return self._take("", final=True)
+
+    def _take(self, text: str, *, final: bool) -> str:
+        if self.matched is not None:
+            return ""
+        text = self._held + text
+        undecided = len(text) if final else _undecided_from(text, self._stops)
+        match = self._pattern.search(text)
+        if match is None or match.start() >= undecided:
+            self._held = text[undecided:]
+            return text[:undecided]
+        self._held, self.matched = "", match[0]
+        return text[: match.end() if self._include else match.start()]
+
+
+class Piece(NamedTuple):
+    """A piece of the model's text."""
+
+    kind: Literal["reasoning", "answer"]
+    text: str
+
+
+class ThinkingSplitter:
+    """Splits a text stream into what the model thinks and what it answers, wherever the stream is cut.
+
+    The first `<think>` opens the thinking and the first `</think>` after it closes it for good: a tag that comes
+    later, or a closing one without an opening one, is plain text. One newline directly after either tag is dropped.
+
+    Args:
+        started_open: the prompt already ends with `<think>`, so that the text begins inside the thinking.
+    """
+
+    def __init__(self, started_open: bool = False) -> None:
+        self._kind: Literal["reasoning", "answer"] = "reasoning" if started_open else "answer"
+        self._tags = ["</think>"] if started_open else ["<think>", "</think>"]  # those that still mean something
+        self._after_tag = started_open
+        self._held = ""
+
+    def push(self, text: str) -> list[Piece]:
+        """Take the next text; return the pieces that are certain, none of them empty."""
+        pieces: list[Piece] = []
+        text = self._held + text
+        while self._tags and self._tags[0] in text:
+            before, _, text = text.partition(self._tags.pop(0))
+            pieces += self._piece(before)
+            self._kind = "reasoning" if self._tags else "answer"
+            self._after_tag = True
+        undecided = _undecided_from(text, self._tags[:1])
+        self._held = text[undecided:]
+        return pieces + self._piece(text[:undecided])
+
+    def flush(self) -> list[Piece]:
+        """Return the text that was held back: the stream ends here."""
+        held, self._held = self._held, ""
+        return self._piece(held)
+
+    def _piece(self, text: str) -> list[Piece]:
+        if self._after_tag and text:
+            text = text.removeprefix("\n")
+            self._after_tag = False
+        return [Piece(self._kind, text)] if text else []
+
+
+def split_thinking(text: str, started_open: bool = False) -> tuple[str, str]:
+    """Split a whole text into (reasoning, answer), by the rules of `ThinkingSplitter`.
+
+    Args:
+        text: what the model generated.
+        started_open: the prompt already ends with `<think>`.
+    """
+    splitter = ThinkingSplitter(started_open)
+    pieces = splitter.push(text) + splitter.flush()
+    reasoning = "".join(piece.text for piece in pieces if piece.kind == "reasoning")
+    return reasoning, "".join(piece.text for piece in pieces if piece.kind == "answer")
+
+
+def _undecided_from(text: str, wanted: Sequence[str]) -> int:
+    """The first place from which `text` is only the beginning of one of `wanted`; its length if there is none."""
+    longest = max(map(len, wanted), default=1)
+    for start in range(max(0, len(text) - longest + 1), len(text)):
+        rest = text[start:]
+        if any(len(one) > len(rest) and one.startswith(rest) for one in wanted):
+            return start
+    return len(text)
+
+
+@functools.cache
+def _byte_of_character() -> dict[str, int]:
+    """Byte-level vocabularies spell a byte as itself if it is printable Latin-1, and the others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted(set(range(256)).difference(printable))
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _spelled_bytes(token: str) -> bytes:
+    """The bytes of a byte-level token. One with any other character is text as it stands, as in the library."""
+    table = _byte_of_character()
+    values = [table.get(char) for char in token]
+    return token.encode() if None in values else bytes(value for value in values if value is not None)
+
+
+def _decoder_steps(backend: Backend) -> list[str]:
+    if backend.decoder is None:
+        return []
+    state = json.loads(backend.decoder.__getstate__())
+    return [step["type"] for step in state.get("decoders", [state])]
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
+        raise PromptError(f"messages must be a list of at least one message, not {messages!r:.200}")
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise PromptError(f"messages[{index}] must have a role and a content, but it is {message!r:.200}")
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str):
+                raise PromptError(f"messages[{index}] must have a string as its {key}, not {message.get(key)!r:.200}")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings([*value.keys(), *value.values()])
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from _strings(item)
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """The same nested lists and mappings with every string changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {_map_strings(key, change): _map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_strings(item, change) for item in value]
+    return value
+
+
+class _GenerationBlock(ext.Extension):
+    """`{% generation %}...{% endgeneration %}` marks the assistant's text for training; here it is just its text."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared so by the base class
+
+    def parse(self, parser: parser.Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+@functools.lru_cache(maxsize=16)
+def _compile_template(source: str) -> jinja2.Template:
+    """Compile a chat template in the environment that templates are written for, which is transformers'."""
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, ext.loopcontrols]
+    )
+
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    def strftime_now(pattern: str) -> str:
+        return datetime.now().strftime(pattern)
+
+    def tojson(
+        value: object,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        # jinja's own escapes HTML, which models do not expect
+        return json.dumps(
+            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+
+    environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
+    environment.filters["tojson"] = tojson
+    return environment.from_string(source)
+
+
+def _inline_templates(config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates in a tokenizer configuration, by name."""
+    inline = config.get("chat_template")
+    if inline is None:
+        return {}
+    entries = [{"name": "default", "template": inline}] if isinstance(inline, str) else inline
+    try:
+        templates = {entry["name"]: entry["template"] for entry in entries}
+    except (TypeError, KeyError):
+        templates = {"": None}
+    if not all(isinstance(text, str) for pair in templates.items() for text in pair):
+        raise CheckpointError(
+            f"{CONFIG_FILE}: chat_template must be a string or a list of {{name, template}}, not {inline!r:.200}. "
+            f"Correct it, or put the template into {TEMPLATE_FILE} and leave this entry out."
+        )
+    return templates
+
+
+def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of the tokens that have a role, by role: an entry is a text or the fields of an added token."""
+    named = {}
+    for name in _NAMED_TOKENS:
+        entry = config.get(name)
+        token = entry.get("content") if isinstance(entry, Mapping) else entry
+        if token is None and entry is None:
+            continue
+        if not isinstance(token, str) or not token:
+            raise CheckpointError(f"{CONFIG_FILE}: {name} must be the text of a token, not {entry!r:.200}. Correct it.")
+        named[name] = token
+    return named
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. {_FETCH_AGAIN}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    text = _read_text(path)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}. {_FETCH_AGAIN}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}. {_FETCH_AGAIN}")
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(text.encode())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
