@@ -13,11 +13,11 @@ from sambay.errors import CheckpointError
 __all__ = ["resolve"]
 
 # Weights in safetensors only, and what describes them: never pickles, never code.
-_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "*.model"]
+_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 # A hub name may hold a dot ("Qwen2.5-7B"), so only the suffixes of weights and their company say "a file".
-_FILE_SUFFIXES = (".safetensors", ".json", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".zip", ".gz", ".tar")
+_FILE_SUFFIXES = (".safetensors", ".json", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".zip", ".gz")
 
 # How long the hub may take to say that it is there; afterwards what is cached is used. The download that
 # follows has timeouts and retries of its own.
@@ -30,8 +30,8 @@ def resolve(model: str | Path, *, revision: str | None = None, progress: bool = 
     Without the network a model that was downloaded before is found in the hub's cache.
 
     Args:
-        model: a checkpoint directory, or a hub name such as `microsoft/Phi-4-mini-flash-reasoning`. An existing
-            directory goes before a hub model of the same name.
+        model: a checkpoint directory, or a hub name such as `microsoft/Phi-4-mini-flash-reasoning`. An
+            existing directory goes before a hub model of the same name.
         revision: branch, tag or commit on the hub; without meaning for a directory.
         progress: show progress bars on stderr while downloading.
 
@@ -47,16 +47,16 @@ def resolve(model: str | Path, *, revision: str | None = None, progress: bool = 
     with contextlib.suppress(RuntimeError):  # no home directory: then "~" is a name like any other
         path = path.expanduser()
     try:
-        if path.is_dir() and text:
-            return _checked(path)
-        exists = path.exists() and bool(text)
+        is_directory, exists = path.is_dir() and bool(text), path.exists() and bool(text)
     except (OSError, ValueError) as error:  # not permitted, too long, a null byte
-        raise CheckpointError(f"{text!r} cannot be opened ({error}): give a directory that you may read") from None
+        raise CheckpointError(f"{text!r} cannot be opened ({error}): give a readable directory") from None
+    if is_directory:
+        return _checked(path)
     if exists:
         raise CheckpointError(f"{path} is a file: give the directory that holds it, with its config.json")
     is_path = isinstance(model, Path) or text.startswith((".", "/", "~", "\\")) or "\\" in text
     if is_path or text.lower().endswith(_FILE_SUFFIXES):
-        raise CheckpointError(f"{path} does not exist: give a checkpoint directory, or a hub name such as owner/name")
+        raise CheckpointError(f"{path} does not exist: give a checkpoint directory, or a hub name")
     if not _HUB_ID.fullmatch(text):
         raise CheckpointError(
             f"{text!r} is neither an existing directory nor a hub name: a hub name is name or owner/name, "
@@ -68,8 +68,8 @@ def resolve(model: str | Path, *, revision: str | None = None, progress: bool = 
 def _checked(directory: Path) -> Path:
     if not (directory / "config.json").is_file():
         raise CheckpointError(
-            f"{directory} holds no config.json: a checkpoint directory holds config.json, the tokenizer's files "
-            "and model.safetensors or its shards"
+            f"{directory} holds no config.json: a checkpoint directory holds config.json, the tokenizer and "
+            "model.safetensors or its shards"
         )
     return directory
 
@@ -96,7 +96,11 @@ def _download(name: str, revision: str | None, progress: bool) -> Path:
 
 @contextlib.contextmanager
 def _progress_bars(shown: bool) -> Iterator[None]:
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     if shown or are_progress_bars_disabled():
         yield
@@ -124,7 +128,7 @@ def _explanation(name: str, revision: str | None, error: Exception) -> str:
         return f"{what} is not on the hub, or is private: check the name, log in (hf auth login), {elsewhere}"
     if isinstance(error, errors.HFValidationError):
         return f"{name!r} is not a valid hub name ({_first_line(error)}): give owner/name, or a directory"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
         return f"{what} does not fit on the disk: make room, set HF_HOME to a larger disk, {elsewhere}"
     return f"{what} could not be downloaded ({_first_line(error)}): check the network, {elsewhere}"
 

@@ -263,7 +263,7 @@ class Block(nn.Module):
     def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""
         hidden = hidden + self.scale * mixed
-        return hidden + self.scale * self.mlp(self.mlp_norm(hidden.to(mixed.dtype)))  # type: ignore[no-any-return]
+        return hidden + self.scale * self.mlp(self.mlp_norm(hidden.to(self.mlp_norm.weight.dtype)))  # type: ignore[no-any-return]
 
 
 class Head(nn.Module):
@@ -494,4 +494,5 @@ class SambaY(nn.Module):
             directory: made if needed.
             max_shard_bytes: a larger model is cut into shards with an index.
         """
-        checkpoint.save_model(self, directory, max_shard_bytes=max_shard_bytes)
+        checkpoint.save_weights(self, directory, max_shard_bytes=max_shard_bytes)
+        checkpoint.save_config(self.config, directory)

@@ -1,7 +1,7 @@
 """Text in and text out: encoding, chat prompts, and text that streams out token by token.
 
-Built on `tokenizers` and `jinja2`; transformers is not needed. Everything that looks at a stream (`StreamDecoder`,
-`StopMatcher`, `ThinkingSplitter`) gives the same text however the stream was cut.
+Built on `tokenizers` and `jinja2`; transformers is not needed. Everything that looks at a stream
+(`StreamDecoder`, `StopMatcher`, `ThinkingSplitter`) gives the same text however the stream was cut.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import abc
 import codecs
 import functools
 import json
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import jinja2
 from jinja2 import ext, nodes, parser, sandbox
 from tokenizers import Tokenizer as Backend
 
 from sambay.errors import CheckpointError, PromptError, SamplingError
+from sambay.files import atomic_write
 
 __all__ = ["Piece", "StopMatcher", "StreamDecoder", "ThinkingSplitter", "Tokenizer", "split_thinking"]
 
@@ -30,18 +30,20 @@ CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 SPECIALS_FILE = "special_tokens_map.json"
 
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
-_FETCH_AGAIN = "Give the directory of a complete checkpoint, or download this one again."
+_REMEDY = "Give the directory of a complete checkpoint, or download this one again."
 
 
 class Tokenizer:
     """A checkpoint's tokenizer and chat template.
 
     Args:
-        backend: the tokenizer proper. It is changed: truncation and padding are switched off, since a prompt that
-            was cut in silence is a wrong prompt, and the tokens that `config` names are marked as special.
+        backend: the tokenizer proper. It is changed: truncation and padding are switched off, since a prompt
+            cut in silence is a wrong prompt, and the tokens that `config` names are marked as special.
         config: the contents of tokenizer_config.json.
-        template: the contents of chat_template.jinja; None if the only template is the one in `config`, if any.
+        template: the contents of chat_template.jinja, if there is one; it wins over templates in `config`.
         specials: the contents of special_tokens_map.json; its tokens serve where `config` names none.
 
     Raises:
@@ -63,11 +65,11 @@ class Tokenizer:
         self._template_file = template
         self._specials_file = specials
         self._templates = _inline_templates(config) if template is None else {"default": template}
-        self._named = _named_tokens({**(specials or {}), **{k: v for k, v in config.items() if v is not None}})
+        self._named = {**_named_tokens(specials or {}, SPECIALS_FILE), **_named_tokens(config, CONFIG_FILE)}
         for name, token in self._named.items():
             if backend.token_to_id(token) is None:
                 raise CheckpointError(
-                    f"{CONFIG_FILE} names {token!r} as its {name}, but {TOKENIZER_FILE} has no such token. {_FETCH_AGAIN}"
+                    f"{name} is {token!r}, but {TOKENIZER_FILE} has no such token. {_REMEDY}"
                 )
         backend.add_special_tokens([*self._named.values()])
         added = backend.get_added_tokens_decoder()
@@ -81,8 +83,8 @@ class Tokenizer:
         """Read a checkpoint directory's tokenizer files.
 
         Args:
-            directory: holds tokenizer.json and, optionally, tokenizer_config.json, special_tokens_map.json and
-                chat_template.jinja, which wins over a template in the configuration.
+            directory: holds tokenizer.json and, optionally, tokenizer_config.json, special_tokens_map.json
+                and chat_template.jinja, which wins over a template in the configuration.
 
         Raises:
             CheckpointError: a file is missing, unreadable or malformed; the message names it.
@@ -91,33 +93,34 @@ class Tokenizer:
         path = directory / TOKENIZER_FILE
         text = _read_text(path)
         if text is None:
-            raise CheckpointError(f"{path} does not exist. {_FETCH_AGAIN}")
+            raise CheckpointError(f"{path} does not exist. {_REMEDY}")
         try:
             backend = Backend.from_str(text)
         except Exception as error:  # the binding raises nothing narrower
-            raise CheckpointError(f"{path} is not a tokenizer: {error}. {_FETCH_AGAIN}") from error
-        config = _read_object(directory / CONFIG_FILE)
+            raise CheckpointError(f"{path} is not a tokenizer: {error}. {_REMEDY}") from error
+        config = _read_object(directory / CONFIG_FILE) or {}
         specials = _read_object(directory / SPECIALS_FILE)
+        template = _read_text(directory / TEMPLATE_FILE)
         try:
-            return cls(backend, config or {}, template=_read_text(directory / TEMPLATE_FILE), specials=specials)
+            return cls(backend, config, template=template, specials=specials)
         except CheckpointError as error:
             raise CheckpointError(f"{directory}: {error}") from error
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write the files that `from_pretrained` reads, each replaced in one step so that none is ever half written.
+        """Write the files that `from_pretrained` reads, each replaced in one step.
 
         Args:
             directory: where to; created if need be.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / TOKENIZER_FILE, self._backend.to_str(pretty=True))
-        _write(directory / CONFIG_FILE, json.dumps(self._config, ensure_ascii=False, indent=2) + "\n")
+        files = {TOKENIZER_FILE: self._backend.to_str(pretty=True), CONFIG_FILE: _json(self._config)}
         if self._specials_file is not None:
-            specials = json.dumps(self._specials_file, ensure_ascii=False, indent=2)
-            _write(directory / SPECIALS_FILE, specials + "\n")
+            files[SPECIALS_FILE] = _json(self._specials_file)
         if self._template_file is not None:
-            _write(directory / TEMPLATE_FILE, self._template_file)
+            files[TEMPLATE_FILE] = self._template_file
+        for name, text in files.items():
+            atomic_write(directory / name, text.encode())
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -149,19 +152,19 @@ class Tokenizer:
         return self._backend.token_to_id(token)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Turn text into token ids. Control tokens that are spelled out in it are recognised: see `encode_chat`.
+        """Turn text into token ids. Control tokens spelled out in it are recognised: see `encode_chat`.
 
         Args:
             text: any text.
-            add_special_tokens: whether to add what the tokenizer puts around a text, such as a beginning token.
+            add_special_tokens: whether to add what the tokenizer puts around a text, such as its first token.
 
         Raises:
-            PromptError: `text` is not a string or has a lone surrogate, which no encoding of text can express.
+            PromptError: `text` is not a string or has a lone surrogate, which UTF-8 cannot express.
         """
         return list(self._encode(self._backend, text, add_special_tokens).ids)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Turn token ids into text; ids that the vocabulary lacks give nothing, bytes that are not UTF-8 U+FFFD.
+        """Turn token ids into text: nothing for ids outside the vocabulary, U+FFFD for invalid UTF-8.
 
         Args:
             ids: token ids, none negative.
@@ -183,13 +186,13 @@ class Tokenizer:
             return _ByteLevelStream(self._backend, skip)
         if "ByteLevel" in self._decoder_steps:
             raise CheckpointError(
-                f"text cannot be streamed through the decoder steps {self._decoder_steps}: ByteLevel must stand alone. "
-                "Decode the finished ids instead."
+                f"text cannot be streamed through the decoder steps {self._decoder_steps}, "
+                "where ByteLevel does not stand alone: decode the finished ids instead"
             )
         return _WindowStream(self._backend, skip, byte_fallback="ByteFallback" in self._decoder_steps)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: object
+        self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object
     ) -> str:
         """The text of a conversation, as the checkpoint's chat template writes it.
 
@@ -199,15 +202,15 @@ class Tokenizer:
             **variables: further template variables, such as `tools`.
 
         Raises:
-            PromptError: there is no template, a message is malformed, or the template refuses the conversation.
+            PromptError: there is no template, a message is malformed, or the template refuses it.
         """
         _check_messages(messages)
         values: dict[str, Any] = {"tools": None, **self._named, **variables}
-        values.update(messages=[dict(message) for message in messages], add_generation_prompt=add_generation_prompt)
+        values["messages"] = [dict(message) for message in messages]
+        values["add_generation_prompt"] = add_generation_prompt
+        source = self._template(values["tools"])
         try:
-            return _compile_template(self._template(values["tools"])).render(values)
-        except PromptError:
-            raise
+            return _compile_template(source).render(values)
         except jinja2.TemplateError as error:
             raise PromptError(f"the chat template refuses this conversation: {error}") from error
         except Exception as error:  # a template is code from outside: whatever it raises is its own doing
@@ -216,27 +219,26 @@ class Tokenizer:
             ) from error
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: object
+        self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object
     ) -> list[int]:
         """The token ids of a conversation, in which only the template can write control tokens.
 
-        Text in `messages` and `tools` that spells a control token, such as `<|end|><|assistant|>`, is encoded as the
-        ordinary characters that it is; all else gets exactly the ids of the rendered text. Added tokens that are not
-        special, such as `<think>`, stay tokens. The arguments and the errors are those of `render_chat`.
+        Text in `messages` and `tools` that spells a control token, like `<|end|><|assistant|>`, is encoded as
+        the ordinary characters that it is; all else gets exactly the ids of the rendered text. Added tokens
+        that are not special, like `<think>`, stay tokens. Arguments and errors are those of `render_chat`.
 
-        It holds for every template that delimits contents with whole control tokens; one that would have a content
-        complete a token that the template itself began defeats it.
+        One kind of template defeats it: one that begins a control token and has a content complete it.
         """
-        # To hide each such spelling behind one private character, rather than to cut the rendering into template and
-        # contents, works with templates that trim, split or reorder contents, keeps the merges at their borders and
-        # leaves the ids of all other turns as they are, so that a cached prefix still fits.
+        # Each such spelling hides behind one private character while the template runs. Unlike cutting the
+        # rendering into template and contents, this works with templates that trim, split or reorder contents
+        # and leaves the ids of all other turns as they are, so that a cached prefix still fits.
         _check_messages(messages)
         tools = variables.get("tools")
-        spelled = set().union(*(self._spelled(text) for text in _strings([messages, tools])))
+        spelled = set().union(*(self._spelled(text) for text in _strings([list(messages), tools])))
         if not spelled:
             text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, **variables)
             return self.encode(text, add_special_tokens=False)
-        taken = set(self._template(tools)).union(*_strings([messages, tools]))
+        taken = set(self._template(tools)).union(*_strings([list(messages), tools]))
         free = (char for char in map(chr, range(0x100000, 0x10FFFE)) if char not in taken)
         hidden = dict(zip(sorted(spelled, key=lambda text: (-len(text), text)), free, strict=False))
         shown = {ord(char): text for text, char in hidden.items()}
@@ -252,8 +254,8 @@ class Tokenizer:
         return self._encode_hidden(text, shown)
 
     def _encode_hidden(self, text: str, shown: Mapping[int, str]) -> list[int]:
-        """Encode a rendering in which the characters of `shown` stand for text that is not to be recognised."""
-        found = self._encode(self._backend, text, add_special_tokens=False)
+        """Encode a rendering in which the characters of `shown` stand for text not to be recognised."""
+        found = self._encode(self._backend, text, False)
         ids: list[int] = []
         span: list[int] = []  # the ids since the last control token
         begin, strip_begin = 0, False
@@ -281,20 +283,18 @@ class Tokenizer:
 
     def _encode_unrecognised(self, text: str, shown: Mapping[int, str]) -> list[int]:
         """Encode text between two control tokens, with what is hidden in it shown but not recognised."""
-        ids = self._encode(self._unrecognising, text.translate(shown), add_special_tokens=False).ids
+        ids: list[int] = self._encode(self._unrecognising, text.translate(shown), False).ids
         if self._special.keys().isdisjoint(ids):
-            return list(ids)
-        # A model whose own vocabulary lists its control tokens can arrive at them without recognition. No model can
+            return ids
+        # A model whose own vocabulary lists its control tokens can come to them without recognition, but not
         # when their spelling is split between two texts.
         halves = {char: f"{spelling[:1]}{chr(char)}{spelling[1:]}" for char, spelling in shown.items()}
         parts = re.split("|".join(map(chr, shown)), text.translate(halves))
-        return [
-            index for part in parts for index in self._encode(self._unrecognising, part, add_special_tokens=False).ids
-        ]
+        return [index for part in parts for index in self._encode(self._unrecognising, part, False).ids]
 
     @functools.cached_property
     def _unrecognising(self) -> Backend:
-        """A second backend that recognises no control token: to switch the one we have would race with other threads."""
+        """A second backend that recognises no control token; switching the first would be a race."""
         backend = Backend.from_str(self._backend.to_str())
         backend.encode_special_tokens = True
         return backend
@@ -303,26 +303,25 @@ class Tokenizer:
         """The parts of a text that would become control tokens."""
         spelled = set(self._special_text.findall(text))
         if self._backend.normalizer is not None and any(token.normalized for token in self._special.values()):
-            # Such tokens are looked for after normalisation (of case, say): only the tokenizer itself can tell.
-            found = self._encode(self._backend, text, add_special_tokens=False)
+            # Such tokens are looked for after normalisation, of case for instance: only the backend can tell.
+            found = self._encode(self._backend, text, False)
             spans = zip(found.ids, found.offsets, strict=True)
             spelled.update(text[start:stop] for index, (start, stop) in spans if index in self._special)
         return spelled - {""}
 
     def _template(self, tools: object) -> str:
         """The template for a conversation with or without tools."""
-        if tools and "tool_use" in self._templates:
-            return self._templates["tool_use"]
-        if "default" in self._templates:
-            return self._templates["default"]
-        have = f"no default chat template, only {sorted(self._templates)}" if self._templates else "no chat template"
+        name = "tool_use" if tools and "tool_use" in self._templates else "default"
+        if name in self._templates:
+            return self._templates[name]
+        others = f" by the name of 'default', only {sorted(self._templates)}" if self._templates else ""
         raise PromptError(
-            f"this checkpoint has {have}: put a {TEMPLATE_FILE} into its directory, or give a plain prompt instead of messages"
+            f"this checkpoint has no chat template{others}: put a {TEMPLATE_FILE} into its directory, "
+            "or give a plain prompt instead of messages"
         )
 
     def _named_id(self, name: str) -> int | None:
-        token = self._named.get(name)
-        return None if token is None else self._backend.token_to_id(token)
+        return self._backend.token_to_id(self._named[name]) if name in self._named else None
 
     @staticmethod
     def _encode(backend: Backend, text: str, add_special_tokens: bool) -> Any:  # noqa: ANN401 - the binding's Encoding
@@ -332,14 +331,15 @@ class Tokenizer:
             return backend.encode(text, add_special_tokens=add_special_tokens)
         except TypeError as error:  # the binding's word for a string that is not valid Unicode
             lone = next((char for char in text if "\ud800" <= char <= "\udfff"), "")
-            raise PromptError(f"the text has the lone surrogate {lone!r} at {text.find(lone)}: replace it") from error
+            where = f"the lone surrogate {lone!r} at {text.find(lone)}"
+            raise PromptError(f"the text has {where}, which is no character: remove it") from error
 
 
 class StreamDecoder(abc.ABC):
     """Text from ids that arrive one by one; from `Tokenizer.stream`.
 
-    All that `push` and `flush` return, joined, is what decoding all ids at once gives, less a last character that
-    was never completed. No piece holds part of a character. A push costs the same however long the text has become.
+    All that `push` and `flush` return, joined, is what decoding all ids at once gives, less a last character
+    that was never completed. No piece holds part of a character, and a push costs no more as the text grows.
     """
 
     @abc.abstractmethod
@@ -363,15 +363,16 @@ class _ByteLevelStream(StreamDecoder):
         return "" if token is None else self._utf8.decode(_spelled_bytes(token))
 
     def flush(self) -> str:
-        self._utf8.reset()  # all that it can still hold is part of a character
-        return ""
+        held = self._utf8.decode(b"", final=True)
+        # It may be the beginning of a surrogate, which is no character: then each byte of it is invalid.
+        return "" if held == "\ufffd" else held
 
 
 class _WindowStream(StreamDecoder):
     """For tokens whose text depends on their neighbours only: decode the last few, and return what is new.
 
-    A run of byte tokens (`<0xE2>`) is held to its end, because the library reads it as text only if all of it is
-    valid, and as U+FFFD for each byte otherwise.
+    A run of byte tokens (`<0xE2>`) is held to its end, because the library reads it as text only if all of it
+    is valid, and as U+FFFD for each byte otherwise.
     """
 
     def __init__(self, backend: Backend, skip: frozenset[int], byte_fallback: bool) -> None:
@@ -407,7 +408,7 @@ class _WindowStream(StreamDecoder):
         window = self._before + ids
         new = self._text(window)[len(old) :]
         if new or not old:  # else the ids change nothing, and the neighbours they would displace still count
-            # A neighbour that has no text of its own would make the next token look like the first of the text.
+            # After a neighbour without text of its own, the next token would look like the first of all.
             self._before = next((window[-n:] for n in (1, 2) if self._text(window[-n:])), window)
         return new
 
@@ -440,7 +441,7 @@ class StopMatcher:
         """The stop string that matched, if any; `flush` can still set it when stop strings overlap."""
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """Take the next text; return the text that is safe to emit, and the stop string that matched, if any."""
+        """Take the next text; return the text that is safe to emit and the stop string that matched."""
         return self._take(text, final=False), self.matched
 
     def flush(self) -> str:
@@ -470,8 +471,9 @@ class Piece(NamedTuple):
 class ThinkingSplitter:
     """Splits a text stream into what the model thinks and what it answers, wherever the stream is cut.
 
-    The first `<think>` opens the thinking and the first `</think>` after it closes it for good: a tag that comes
-    later, or a closing one without an opening one, is plain text. One newline directly after either tag is dropped.
+    The first `<think>` opens the thinking and the first `</think>` after it closes it for good: a tag that
+    comes later, or a closing one without an opening one, is plain text. One newline directly after either tag
+    is dropped.
 
     Args:
         started_open: the prompt already ends with `<think>`, so that the text begins inside the thinking.
@@ -479,7 +481,7 @@ class ThinkingSplitter:
 
     def __init__(self, started_open: bool = False) -> None:
         self._kind: Literal["reasoning", "answer"] = "reasoning" if started_open else "answer"
-        self._tags = ["</think>"] if started_open else ["<think>", "</think>"]  # those that still mean something
+        self._tags = ["<think>", "</think>"][started_open:]  # those that still mean something
         self._after_tag = started_open
         self._held = ""
 
@@ -522,7 +524,7 @@ def split_thinking(text: str, started_open: bool = False) -> tuple[str, str]:
 
 
 def _undecided_from(text: str, wanted: Sequence[str]) -> int:
-    """The first place from which `text` is only the beginning of one of `wanted`; its length if there is none."""
+    """The first place from which `text` is only the beginning of one of `wanted`, or its length."""
     longest = max(map(len, wanted), default=1)
     for start in range(max(0, len(text) - longest + 1), len(text)):
         rest = text[start:]
@@ -533,17 +535,16 @@ def _undecided_from(text: str, wanted: Sequence[str]) -> int:
 
 @functools.cache
 def _byte_of_character() -> dict[str, int]:
-    """Byte-level vocabularies spell a byte as itself if it is printable Latin-1, and the others from U+0100 on."""
+    """Byte-level tokens spell a byte as itself if it is printable Latin-1, the others from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = sorted(set(range(256)).difference(printable))
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def _spelled_bytes(token: str) -> bytes:
-    """The bytes of a byte-level token. One with any other character is text as it stands, as in the library."""
+    """The bytes of a byte-level token. One with any other character is text, as in the library."""
     table = _byte_of_character()
-    values = [table.get(char) for char in token]
-    return token.encode() if None in values else bytes(value for value in values if value is not None)
+    return bytes(table[char] for char in token) if table.keys() >= set(token) else token.encode()
 
 
 def _decoder_steps(backend: Backend) -> list[str]:
@@ -561,7 +562,8 @@ def _check_messages(messages: object) -> None:
             raise PromptError(f"messages[{index}] must have a role and a content, but it is {message!r:.200}")
         for key in ("role", "content"):
             if not isinstance(message.get(key), str):
-                raise PromptError(f"messages[{index}] must have a string as its {key}, not {message.get(key)!r:.200}")
+                value = f"{message.get(key)!r:.200}"
+                raise PromptError(f"messages[{index}] must have a string as its {key}, not {value}")
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -570,7 +572,7 @@ def _strings(value: object) -> Iterator[str]:
         yield value
     elif isinstance(value, Mapping):
         yield from _strings([*value.keys(), *value.values()])
-    elif isinstance(value, Iterable):
+    elif isinstance(value, list | tuple):
         for item in value:
             yield from _strings(item)
 
@@ -587,7 +589,7 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN4
 
 
 class _GenerationBlock(ext.Extension):
-    """`{% generation %}...{% endgeneration %}` marks the assistant's text for training; here it is just its text."""
+    """`{% generation %}...{% endgeneration %}` marks the assistant's text for training: here it is text."""
 
     tags = {"generation"}  # noqa: RUF012 - declared so by the base class
 
@@ -609,17 +611,8 @@ def _compile_template(source: str) -> jinja2.Template:
     def strftime_now(pattern: str) -> str:
         return datetime.now().strftime(pattern)
 
-    def tojson(
-        value: object,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        # jinja's own escapes HTML, which models do not expect
-        return json.dumps(
-            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
+    def tojson(value: object, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: ANN401
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # jinja's own escapes HTML
 
     environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
     environment.filters["tojson"] = tojson
@@ -638,22 +631,22 @@ def _inline_templates(config: Mapping[str, Any]) -> dict[str, str]:
         templates = {"": None}
     if not all(isinstance(text, str) for pair in templates.items() for text in pair):
         raise CheckpointError(
-            f"{CONFIG_FILE}: chat_template must be a string or a list of {{name, template}}, not {inline!r:.200}. "
-            f"Correct it, or put the template into {TEMPLATE_FILE} and leave this entry out."
+            f"{CONFIG_FILE}: chat_template must be a string or a list of {{name, template}}, "
+            f"not {inline!r:.200}. Correct it, or put the template into {TEMPLATE_FILE} instead."
         )
     return templates
 
 
-def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of the tokens that have a role, by role: an entry is a text or the fields of an added token."""
+def _named_tokens(config: Mapping[str, Any], file: str) -> dict[str, str]:
+    """The tokens that have a role, by role; an entry is a token's text, or fields with the text in one."""
     named = {}
     for name in _NAMED_TOKENS:
         entry = config.get(name)
-        token = entry.get("content") if isinstance(entry, Mapping) else entry
-        if token is None and entry is None:
+        if entry is None:
             continue
+        token = entry.get("content") if isinstance(entry, Mapping) else entry
         if not isinstance(token, str) or not token:
-            raise CheckpointError(f"{CONFIG_FILE}: {name} must be the text of a token, not {entry!r:.200}. Correct it.")
+            raise CheckpointError(f"{file}: {name} must be a token's text, not {entry!r:.99}. {_REMEDY}")
         named[name] = token
     return named
 
@@ -664,7 +657,7 @@ def _read_text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. {_FETCH_AGAIN}") from error
+        raise CheckpointError(f"{path} cannot be read: {error}. {_REMEDY}") from error
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -674,16 +667,11 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}. {_FETCH_AGAIN}") from error
+        raise CheckpointError(f"{path} is not JSON: {error}. {_REMEDY}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}. {_FETCH_AGAIN}")
+        raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}. {_REMEDY}")
     return value
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(text.encode())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

@@ -9,9 +9,11 @@ differentiable; a given state is the only thing that it changes.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,20 @@ _QUERY_BLOCK = 256
 
 _MASKED = -1e30
 """Score of a forbidden key. Finite, so that a padded row without any key gives no NaN, not even in a gradient."""
+
+
+_F = TypeVar("_F", bound=Callable[..., Tensor])
+
+
+def _own_precision(operation: _F) -> _F:
+    """Keep autocast out: the operation chooses its precision itself (float32 for what accumulates)."""
+
+    @functools.wraps(operation)
+    def run(first: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
+        with torch.autocast(first.device.type, enabled=False):
+            return operation(first, *rest)
+
+    return cast(_F, run)
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None) -> Tensor:
@@ -76,6 +92,7 @@ def _convolve(extended: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out + bias
 
 
+@_own_precision
 def selective_scan(
     u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, batch: Batch, state: SSMState | None
 ) -> Tensor:
@@ -152,7 +169,7 @@ class _Scan(torch.autograd.Function):
             widths = ctx.widths[first:last]
             rows = slice(row, end)
             decays, states = _run(u[rows], dt[rows], a, b[rows], start.clone(), widths)
-            grad_c[rows] = torch.bmm(states, grad_y[rows].unsqueeze(2)).squeeze(2)
+            grad_c[rows] = torch.linalg.vecdot(states, grad_y[rows].unsqueeze(1))
             grad = c[rows].unsqueeze(2) * grad_y[rows].unsqueeze(1)  # of every state, directly
             ends = [0]
             for width in widths:
@@ -161,7 +178,7 @@ class _Scan(torch.autograd.Function):
                 low, high, width = ends[step], ends[step + 1], widths[step]
                 grad[low:high] += carried[:width]
                 torch.mul(grad[low:high], decays[low:high], out=carried[:width])
-            grad_b[rows] = torch.bmm(grad, (dt[rows] * u[rows]).unsqueeze(2)).squeeze(2)
+            grad_b[rows] = torch.linalg.vecdot(grad, (dt[rows] * u[rows]).unsqueeze(1))
             grad_input = torch.bmm(b[rows].unsqueeze(1), grad).squeeze(1)
             grad_u[rows] = grad_input * dt[rows]
             # d(decay) = grad * previous state; d(dt a) = that * decay
@@ -170,8 +187,9 @@ class _Scan(torch.autograd.Function):
             for step in range(1, len(widths)):
                 low, high, width = ends[step], ends[step + 1], widths[step]
                 grad[low:high] *= states[ends[step - 1] : ends[step - 1] + width]
-            grad_a += torch.einsum("rnd,rd->nd", grad, dt[rows])
-            grad_dt[rows] = grad_input * u[rows] + torch.einsum("rnd,nd->rd", grad, a)
+            torch.mul(grad, a, out=decays)
+            grad_dt[rows] = torch.addcmul(decays.sum(1), grad_input, u[rows])
+            grad_a += grad.mul_(dt[rows].unsqueeze(1)).sum(0)
         return grad_u, grad_dt, grad_a, grad_b, grad_c, carried if ctx.has_initial else None, None
 
 
@@ -387,6 +405,7 @@ def _attend(
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
 
 
+@_own_precision
 def _attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lam: Tensor | None) -> Tensor:
     """One block of scores, (S, Tq, Tk) of which `mask` allows."""
     size, steps, heads, width = q.shape

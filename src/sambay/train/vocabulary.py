@@ -40,9 +40,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, model_max_length: 
     Any Unicode text can be encoded. The same texts in the same order give the same tokenizer.
 
     Args:
-        texts: what to learn from. Control and think tags in them are left out, so that no merge is spent on them.
-        vocab_size: how many tokens, counting 256 bytes and the seven added ones. Too few texts to find so many merges
-            give fewer.
+        texts: what to learn from. Control and think tags in them are left out: no merge is spent on them.
+        vocab_size: how many tokens, counting 256 bytes and the seven added ones. Texts too few for so many
+            merges give fewer.
         model_max_length: recorded for transformers, which warns beyond it.
 
     Raises:
@@ -50,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, model_max_length: 
     """
     least = 256 + len(SPECIAL_TOKENS) + len(THINK_TOKENS)
     if vocab_size < least:
-        raise ConfigError(f"vocab_size is {vocab_size}, but bytes and added tokens need at least {least}: raise it")
+        raise ConfigError(f"vocab_size is {vocab_size}, but bytes and added tokens need {least}: raise it")
     if isinstance(texts, str):
         raise ConfigError("texts is one string, which would be read letter by letter: give a list of texts")
     backend = Backend(models.BPE())

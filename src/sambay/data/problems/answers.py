@@ -44,8 +44,8 @@ def boxed(text: str) -> str | None:
 def same_answer(a: str, b: str) -> bool:
     r"""Compare two boxed contents as exact rational numbers.
 
-    Fractions (`\frac{2}{4}`, `2/4`, `1 1/2`), decimals, thousands commas, "$", "%", units in letters after the
-    number, a leading "x =", trailing dots and spaces are understood; units are ignored, not converted.
+    Fractions (`\frac{2}{4}`, `2/4`, `1 1/2`), decimals, thousands commas, "$", "%", units in letters after
+    the number, a leading "x =", trailing dots and spaces are understood; units are ignored, not converted.
 
     Args:
         a: One content.

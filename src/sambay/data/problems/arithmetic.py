@@ -210,7 +210,9 @@ def _draw_sub(dice: Dice) -> Numbers:
 
 def _draw_mul(dice: Dice) -> Numbers:
     level = dice.level()
-    if level == 0:
+    if dice.chance(0.12):
+        a = b = dice.between(2, 12) if level == 0 else dice.between(11, 99)
+    elif level == 0:
         a, b = dice.between(0, 10), dice.between(0, 10)
         if dice.chance(0.12):
             a, b = dice.between(2, 99), dice.pick((10, 100))
@@ -258,10 +260,6 @@ def _draw_add_3(dice: Dice) -> Numbers:
     return a, b, c
 
 
-def _draw_square(dice: Dice) -> Numbers:
-    return (dice.between(2, 12) if dice.level() == 0 else dice.between(11, 99),)
-
-
 def _add(dice: Dice, numbers: Numbers) -> Written:
     a, b = numbers
     work = Work()
@@ -290,6 +288,10 @@ def _sub(dice: Dice, numbers: Numbers) -> Written:
 def _mul(dice: Dice, numbers: Numbers) -> Written:
     a, b = numbers
     work = Work()
+    if a == b > 1 and dice.chance(0.7):
+        work.say(f"{a}^2 = {a} × {a}")
+        question = ask(dice, _SQUARE, a=a)
+        return written(dice, work, question, work.mul(a, a), (f"{a}^2 = {{box}}",))
     result = work.mul(a, b)
     e = f"{a} × {signed(b)}"
     return written(dice, work, ask_expression(dice, e, _MUL, a=a, b=b), result, _PRODUCT, e=e)
@@ -319,14 +321,6 @@ def _quotient(dice: Dice, numbers: Numbers) -> Written:
     return written(dice, work, question, whole, ("The whole part is {box}.",))
 
 
-def _square(dice: Dice, numbers: Numbers) -> Written:
-    (a,) = numbers
-    work = Work()
-    work.say(f"{a}^2 = {a} × {a}")
-    result = work.mul(a, a)
-    return written(dice, work, ask(dice, _SQUARE, a=a), result, (f"{a}^2 = {{box}}",))
-
-
 KINDS = (
     Kind("add", 24, _draw_add, _add, symmetric=True),
     Kind("add_3", 8, _draw_add_3, _add_3, symmetric=True),
@@ -335,5 +329,4 @@ KINDS = (
     Kind("div", 14, _draw_div, _div),
     Kind("remainder", 5, _draw_rest, _remainder),
     Kind("quotient", 3, _draw_rest, _quotient),
-    Kind("square", 4, _draw_square, _square),
 )

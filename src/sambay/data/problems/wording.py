@@ -1,7 +1,7 @@
 """How people type: templates, spaces, signs, capitals, politeness, and how numbers are set.
 
-A question is picked from templates, its expression dressed as if typed by hand, and then finished: case of the first
-letter, final mark, "Please", and sometimes the standing instruction of reasoning models.
+A question is picked from templates, its expression dressed as if typed by hand, and then finished: case of
+the first letter, final mark, "Please", and sometimes the standing instruction of reasoning models.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ ALPHABET: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n+-*/×÷^=<>()[]{}\\.,:;?!'%$"
 )
 
-_IMPERATIVES = frozenset(
-    "Add Calculate Change Compare Compute Convert Decrease Determine Divide Evaluate Find Give Help Increase Multiply "
-    "Put Reduce Simplify Solve Square Subtract Take Tell Turn Work Write Raise Lower Show".split()
-)
+_IMPERATIVES = frozenset((
+    "Add", "Calculate", "Change", "Compare", "Compute", "Convert", "Decrease", "Determine", "Divide",
+    "Evaluate", "Find", "Give", "Help", "Increase", "Lower", "Multiply", "Put", "Raise", "Reduce", "Show",
+    "Simplify", "Solve", "Square", "Subtract", "Take", "Tell", "Turn", "Work", "Write",
+))  # fmt: skip
 
 # {e} is an expression.
 EXPRESSION: Final = (
@@ -69,7 +70,7 @@ def finish(dice: Dice, question: str, plain: bool = False) -> str:
     Args:
         dice: The source of chance.
         question: A well-written question.
-        plain: Whether capitals and marks stay as they are, as in texts with names.
+        plain: Whether it is a text with names, which is seldom touched.
 
     Returns:
         The question as typed, in about 6 % of cases after the standing instruction.
@@ -82,8 +83,11 @@ def finish(dice: Dice, question: str, plain: bool = False) -> str:
             question = question[0].lower() + question[1:]
         if question[-1] in ".?" and dice.chance(0.3):
             question = question[:-1].rstrip(" .")
-    elif dice.chance(0.06):
-        question = question.lower()
+    else:
+        if dice.chance(0.06):
+            question = question.lower()
+        if question[-1] in ".?" and dice.chance(0.08):
+            question = question[:-1]
     if dice.chance(_INSTRUCTION_SHARE):
         return INSTRUCTION + question
     return question
@@ -102,27 +106,26 @@ def typed(dice: Dice, expression: str, letters: bool = False) -> str:
     """
     if "×" in expression:
         expression = expression.replace("×", dice.pick("**×××" if letters else "**×××x"))
-    if "÷" in expression:
+    # Beside fractions a "/" for the division could not be read.
+    if "÷" in expression and "/" not in expression:
         expression = expression.replace("÷", dice.pick("÷÷/"))
     if dice.chance(0.35):
-        # Spaces inside of a mixed number hold it together.
         expression = re.sub(r" ?([-+*×÷/=x]) ?", r"\1", expression)
     return expression
 
 
-def ask(dice: Dice, templates: Sequence[str], plain: bool = False, **slots: object) -> str:
+def ask(dice: Dice, templates: Sequence[str], **slots: object) -> str:
     """Pick a template, fill it in and finish it.
 
     Args:
         dice: The source of chance.
         templates: The templates, in the syntax of `str.format`.
-        plain: As in `finish`.
         **slots: The values of the template's fields.
 
     Returns:
         The question as typed.
     """
-    return finish(dice, dice.pick(templates).format(**slots), plain)
+    return finish(dice, dice.pick(templates).format(**slots))
 
 
 def ask_expression(dice: Dice, expression: str, named: Sequence[str] = (), **slots: object) -> str:

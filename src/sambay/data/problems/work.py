@@ -1,8 +1,8 @@
 """The steps of written arithmetic, the same wherever a family needs them.
 
-`Work` collects lines and returns results, so a family's solution reads as the computation itself. No line needs more
-than a one-digit table fact and a carry, and every column's line carries the running result, so that the next line
-copies it and prepends one digit::
+`Work` collects lines and returns results, so a family's solution reads as the computation itself. No line
+needs more than a one-digit table fact and a carry, and every column's line carries the running result, so
+that the next line copies it and prepends one digit::
 
     347 + 586:                          523 - 187: 5 > 1
     7 + 6 = 13: 3, carry 1              3 - 7: borrow 1, 13 - 7 = 6: 6
@@ -16,9 +16,9 @@ copies it and prepends one digit::
     3 × 6 + 2 = 18 + 2 = 20: 2082       28 ÷ 7 = 4 rest 0: 134
     347 × 6 = 2082                      938 ÷ 7 = 134
 
-The last column writes its whole total, the others one digit and a carry. A number that has run out of digits counts
-as 0. Facts that a pupil knows by heart take one line: sums to 20, differences within 20, the 10 × 10 table and
-its divisions, and powers of ten.
+The last column writes its whole total, the others one digit and a carry. A number that has run out of digits
+counts as 0. Facts that a pupil knows by heart take one line: sums to 20, differences within 20, the 10 × 10
+table and its divisions, and powers of ten. Zeros at the end of factors are left out and put back at the end.
 """
 
 from __future__ import annotations
@@ -33,6 +33,23 @@ _FACTORS = (10, 2, 3, 5, 7, 11, 13, 17, 19)
 def signed(n: int) -> str:
     """Write a number as a right operand: negative ones in brackets."""
     return str(n) if n >= 0 else f"({n})"
+
+
+def compare(a: int, b: int) -> str:
+    """Compare two non-negative numbers as written: by length, then by the first digit that differs.
+
+    Returns:
+        The comparison in words and signs, such as "5 = 5, 2 < 8" or "2 < 3 digits".
+    """
+    x, y = str(a), str(b)
+    if len(x) != len(y):
+        return f"{len(x)} {'<' if len(x) < len(y) else '>'} {len(y)} digits"
+    parts = []
+    for p, q in zip(x, y, strict=True):
+        parts.append(f"{p} {'=' if p == q else '<' if p < q else '>'} {q}")
+        if p != q:
+            break
+    return ", ".join(parts)
 
 
 class Work:
@@ -50,22 +67,6 @@ class Work:
     def text(self) -> str:
         """Return all lines as one text."""
         return "\n".join(self.lines)
-
-    def compare(self, a: int, b: int) -> str:
-        """Compare two non-negative numbers as written: by length, then by the first digit that differs.
-
-        Returns:
-            The comparison in words and signs, such as "5 = 5, 2 < 8" or "2 < 3 digits".
-        """
-        x, y = str(a), str(b)
-        if len(x) != len(y):
-            return f"{len(x)} {'<' if len(x) < len(y) else '>'} {len(y)} digits"
-        parts = []
-        for p, q in zip(x, y, strict=True):
-            parts.append(f"{p} {'=' if p == q else '<' if p < q else '>'} {q}")
-            if p != q:
-                break
-        return ", ".join(parts)
 
     def add(self, a: int, b: int) -> int:
         """Write and return a + b, of any signs."""
@@ -116,7 +117,7 @@ class Work:
         elif a <= 20 and b <= 20:
             self.say(f"{a} - {b} = {a - b}" if a > b else f"{a} - {b} = -({b} - {a}) = {a - b}")
         else:
-            self.say(f"{a} - {b}: {self.compare(a, b)}")
+            self.say(f"{a} - {b}: {compare(a, b)}")
             if a > b:
                 self._sub_columns(a, b)
             else:
@@ -148,10 +149,13 @@ class Work:
             self.mul(abs(a), abs(b))
             self.say(f"{a} × {signed(b)} = {a * b}")
             return a * b
-        known = min(a, b) <= 1 or max(a, b) <= 10 or a in _POWERS or b in _POWERS
-        if known:
+        if min(a, b) <= 1 or max(a, b) <= 10 or a in _POWERS or b in _POWERS:
             self.say(f"{a} × {b} = {a * b}")
-        elif _effort(a) < _effort(b):
+        elif a % 10 == 0 or b % 10 == 0:
+            # Without the zeros at the end first; they come back in the last line.
+            self.mul(int(str(a).rstrip("0")), int(str(b).rstrip("0")))
+            self.say(f"{a} × {b} = {a * b}")
+        elif len(str(a)) < len(str(b)):
             self.say(f"{a} × {b} = {b} × {a}")
             self._mul_ordered(b, a)
         else:
@@ -159,18 +163,15 @@ class Work:
         return a * b
 
     def _mul_ordered(self, a: int, b: int) -> None:
-        places = [digit * 10**at for at, digit in enumerate(map(int, reversed(str(b)))) if digit][::-1]
         if b < 10:
             self._mul_columns(a, b)
-        elif len(places) == 1:
-            self.mul(a, int(str(b)[0]))
-            self.say(f"{a} × {b} = {a * b}")
-        else:
-            self.say(f"{a} × {b}: {b} = {' + '.join(map(str, places))}")
-            total = self.mul(a, places[0])
-            for place in places[1:]:
-                total = self.add(total, self.mul(a, place))
-            self.say(f"{a} × {b} = {a * b}")
+            return
+        places = [digit * 10**at for at, digit in enumerate(map(int, reversed(str(b)))) if digit][::-1]
+        self.say(f"{a} × {b}: {b} = {' + '.join(map(str, places))}")
+        total = self.mul(a, places[0])
+        for place in places[1:]:
+            total = self.add(total, self.mul(a, place))
+        self.say(f"{a} × {b} = {a * b}")
 
     def _mul_columns(self, a: int, b: int) -> None:
         self.say(f"{a} × {b}:")
@@ -190,7 +191,10 @@ class Work:
         self.say(f"{a} × {b} = {a * b}")
 
     def divide(self, a: int, b: int) -> tuple[int, int]:
-        """Write a ÷ b and return quotient and rest; of numbers with a sign, only the exact quotient is of use."""
+        """Write a ÷ b and return quotient and rest.
+
+        Negative numbers are divided without their signs; the quotient gets its sign where the rest is 0.
+        """
         if a < 0 or b < 0:
             quotient, rest = self.divide(abs(a), abs(b))
             quotient = quotient if (a < 0) == (b < 0) else -quotient
@@ -199,8 +203,9 @@ class Work:
             return quotient, rest
         quotient, rest = divmod(a, b)
         result = f"{a} ÷ {b} = {quotient}{f' rest {rest}' if rest else ''}"
-        known = quotient <= 10 and b <= 10 or quotient <= 1 and rest == 0 or a < b
-        if known or b == 1 or b in _POWERS and (rest == 0 or quotient < 10):
+        table = quotient <= 10 and b <= 10
+        by_power = b in _POWERS and (rest == 0 or quotient < 10)
+        if table or by_power or b == 1 or a == b or a < b:
             self.say(result)
             return quotient, rest
         if a % 10 == 0 and b % 10 == 0 and rest == 0:
@@ -260,9 +265,3 @@ def _common_factor(top: int, bottom: int) -> int:
     if common == 1:
         return 0
     return next((factor for factor in _FACTORS if common % factor == 0), common)
-
-
-def _effort(n: int) -> tuple[int, int]:
-    """Rank a number as the multiplier: the fewer digits that are not zero the better, then the shorter."""
-    text = str(n)
-    return len(text) - text.count("0"), len(text)

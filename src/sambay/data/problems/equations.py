@@ -1,0 +1,269 @@
+r"""The family "equations": linear equations in one variable, one operation on both sides a step.
+
+Example::
+
+    Solve 3x + 5 = 20
+
+    3x + 5 = 20
+    Subtract 5 from both sides:
+    20 - 5 = 15
+    3x = 15
+    Divide both sides by 3:
+    15 ÷ 3 = 5
+    x = 5
+
+    x = \boxed{5}
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import gcd
+from typing import Final
+
+from sambay.data.problems.base import Dice, Kind, Numbers, Written
+from sambay.data.problems.wording import ask, typed, written
+from sambay.data.problems.work import Work
+
+# No letter that is read as a digit or a sign; x as often as all others together.
+_LETTERS: Final = "xxxxxxxxyyzznnabmtkpw"
+
+_ASK: Final = (
+    "Solve {e}",
+    "Solve {e}.",
+    "Solve: {e}",
+    "Solve {e} for {v}.",
+    "Solve for {v}: {e}",
+    "Solve for {v}: {e}.",
+    "Solve the equation {e}.",
+    "Solve the equation: {e}",
+    "Solve the equation {e} for {v}.",
+    "Find {v}: {e}",
+    "Find {v} if {e}.",
+    "Find {v} when {e}.",
+    "Find the value of {v}: {e}",
+    "Find the value of {v} in {e}.",
+    "Find the solution of {e}.",
+    "What is {v} if {e}?",
+    "What is {v} when {e}?",
+    "What's {v} if {e}?",
+    "What is the value of {v} in {e}?",
+    "What value of {v} makes {e} true?",
+    "For which {v} is {e}?",
+    "If {e}, what is {v}?",
+    "If {e}, find {v}.",
+    "If {e}, then what is {v}?",
+    "Given {e}, find {v}.",
+    "Work out {v}: {e}",
+    "Work out {v} if {e}.",
+    "Determine {v}: {e}",
+    "Can you solve {e}?",
+    "Could you solve {e} for {v}?",
+    "Help me solve {e}.",
+    "{e}",
+    "{e}",
+    "{e}, {v} = ?",
+    "{e}; {v} = ?",
+    "{e}. Find {v}.",
+    "{e}. What is {v}?",
+    "{e}, find {v}",
+    "{e}, solve for {v}",
+    "{e} solve for {v}",
+)
+_REPLIES: Final = ("{v} = {box}", "{v} = {box}", "So {v} = {box}.", "The solution is {v} = {box}.")
+
+
+def _term(factor: int, letter: str) -> str:
+    """Write 3x, x or -x."""
+    return letter if factor == 1 else f"-{letter}" if factor == -1 else f"{factor}{letter}"
+
+
+def _side(factor: int, letter: str, constant: int) -> str:
+    """Write 3x + 5, 3x - 5 or 3x."""
+    tail = f" + {constant}" if constant > 0 else f" - {-constant}" if constant < 0 else ""
+    return _term(factor, letter) + tail
+
+
+def _turned(dice: Dice, factor: int, letter: str, constant: int) -> str:
+    """Write a side for the question, now and then with the constant first."""
+    if constant and dice.chance(0.12 if factor > 0 else 0.7):
+        return f"{constant} {'+' if factor > 0 else '-'} {_term(abs(factor), letter)}"
+    return _side(factor, letter, constant)
+
+
+def _finish(dice: Dice, work: Work, letter: str, left: str, right: str, solution: Fraction | int) -> Written:
+    """Ask for the solution of the equation of two sides as they shall be typed."""
+    if dice.chance(0.08):
+        left, right = right, left
+    question = ask(dice, _ASK, e=typed(dice, f"{left} = {right}", letters=True), v=letter)
+    return written(dice, work, question, solution, _REPLIES, v=letter)
+
+
+def _drop(work: Work, factor: int, letter: str, constant: int, right: int) -> int:
+    """Write the step from ax + b = c to ax = c - b and return the new right side."""
+    if constant == 0:
+        return right
+    if constant > 0:
+        work.say(f"Subtract {constant} from both sides:")
+        right = work.sub(right, constant)
+    else:
+        work.say(f"Add {-constant} to both sides:")
+        right = work.add(right, -constant)
+    work.say(f"{_term(factor, letter)} = {right}")
+    return right
+
+
+def _isolate(work: Work, factor: int, letter: str, right: int) -> Fraction:
+    """Write the step from ax = b to x and return x."""
+    if factor == 1:
+        return Fraction(right)
+    work.say(f"Divide both sides by {factor}:")
+    quotient, rest = work.divide(right, factor)
+    if not rest:
+        work.say(f"{letter} = {quotient}")
+        return Fraction(quotient)
+    if factor < 0:
+        right, factor = -right, -factor
+    work.say(f"Not whole: {letter} = {right}/{factor}")
+    if gcd(right, factor) > 1:
+        right, factor = work.reduce(right, factor)
+        work.say(f"{letter} = {right}/{factor}")
+    return Fraction(right, factor)
+
+
+def _solution(dice: Dice, level: int) -> int:
+    """Draw a whole solution, negative in one case of five."""
+    size = dice.between(*((1, 10), (2, 20), (2, 60))[level])
+    return -size if dice.chance(0.2) else size
+
+
+def _shift(dice: Dice, level: int) -> int:
+    """Draw a constant that is not 0."""
+    size = dice.between(1, (10, 30, 99)[level])
+    return -size if dice.chance(0.4) else size
+
+
+def _draw_plus(dice: Dice) -> Numbers:
+    level = dice.level()
+    a = _shift(dice, level) * (1 if level < 2 else dice.pick((1, 1, 5, 7)))
+    return a, a + _solution(dice, level)
+
+
+def _draw_times(dice: Dice) -> Numbers:
+    level = dice.level()
+    a = dice.between(2, 9 if level < 2 else 12) * (-1 if dice.chance(0.12) else 1)
+    if dice.chance(0.15):
+        return a, a * _solution(dice, 0) + dice.between(1, abs(a) - 1)
+    return a, a * _solution(dice, level)
+
+
+def _draw_linear(dice: Dice) -> Numbers:
+    level = dice.level()
+    a = dice.between(2, (5, 9, 12)[level]) * (-1 if dice.chance(0.15) else 1)
+    b = _shift(dice, level)
+    if dice.chance(0.12):
+        return a, b, a * dice.between(1, 5) + dice.between(1, abs(a) - 1) + b
+    return a, b, a * _solution(dice, level) + b
+
+
+def _draw_both(dice: Dice) -> Numbers:
+    level = dice.level()
+    while True:
+        a, c = (dice.between(1, (6, 9, 12)[level]) for _ in range(2))
+        if dice.chance(0.15):
+            c = -c
+        if a != c:
+            break
+    if a < c and dice.chance(0.7):
+        a, c = c, a
+    b = _shift(dice, level)
+    if dice.chance(0.08):
+        return a, b, c, dice.between(1, 9) + b
+    return a, b, c, (a - c) * _solution(dice, min(level, 1)) + b
+
+
+def _draw_brackets(dice: Dice) -> Numbers:
+    level = dice.level()
+    a, b = dice.between(2, (5, 9, 12)[level]), _shift(dice, min(level, 1))
+    return a, b, a * (_solution(dice, level) + b)
+
+
+def _draw_quotient(dice: Dice) -> Numbers:
+    level = dice.level()
+    a = dice.between(2, (6, 9, 12)[level])
+    # No constant: the plain x/a = c.
+    b = 0 if dice.chance(0.3) else _shift(dice, level)
+    return a, b, _solution(dice, min(level, 1)) + b
+
+
+def _plus(dice: Dice, numbers: Numbers) -> Written:
+    a, b = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    work.say(f"{_side(1, v, a)} = {b}")
+    solution = _drop(work, 1, v, a, b)
+    return _finish(dice, work, v, _turned(dice, 1, v, a), str(b), solution)
+
+
+def _times(dice: Dice, numbers: Numbers) -> Written:
+    a, b = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    work.say(f"{_term(a, v)} = {b}")
+    solution = _isolate(work, a, v, b)
+    left = f"{a} × {v}" if a > 0 and dice.chance(0.08) else _term(a, v)
+    return _finish(dice, work, v, left, str(b), solution)
+
+
+def _linear(dice: Dice, numbers: Numbers) -> Written:
+    a, b, c = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    work.say(f"{_side(a, v, b)} = {c}")
+    solution = _isolate(work, a, v, _drop(work, a, v, b, c))
+    return _finish(dice, work, v, _turned(dice, a, v, b), str(c), solution)
+
+
+def _both(dice: Dice, numbers: Numbers) -> Written:
+    a, b, c, d = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    work.say(f"{_side(a, v, b)} = {_side(c, v, d)}")
+    if c > 0:
+        work.say(f"Subtract {_term(c, v)} from both sides:")
+        factor = work.sub(a, c)
+    else:
+        work.say(f"Add {_term(-c, v)} to both sides:")
+        factor = work.add(a, -c)
+    work.say(f"{_side(factor, v, b)} = {d}")
+    solution = _isolate(work, factor, v, _drop(work, factor, v, b, d))
+    return _finish(dice, work, v, _turned(dice, a, v, b), _turned(dice, c, v, d), solution)
+
+
+def _brackets(dice: Dice, numbers: Numbers) -> Written:
+    a, b, c = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    work.say(f"{a}({_side(1, v, b)}) = {c}")
+    work.say(f"Divide both sides by {a}:")
+    right, _ = work.divide(c, a)
+    work.say(f"{_side(1, v, b)} = {right}")
+    solution = _drop(work, 1, v, b, right)
+    return _finish(dice, work, v, f"{a}({_turned(dice, 1, v, b)})", str(c), solution)
+
+
+def _quotient(dice: Dice, numbers: Numbers) -> Written:
+    a, b, c = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    left = _side(1, f"{v}/{a}", b)
+    work.say(f"{left} = {c}")
+    right = _drop(work, 1, f"{v}/{a}", b, c)
+    work.say(f"Multiply both sides by {a}:")
+    solution = work.mul(right, a)
+    work.say(f"{v} = {solution}")
+    return _finish(dice, work, v, left, str(c), solution)
+
+
+KINDS = (
+    Kind("plus", 18, _draw_plus, _plus),
+    Kind("times", 16, _draw_times, _times),
+    Kind("linear", 28, _draw_linear, _linear),
+    Kind("both", 18, _draw_both, _both),
+    Kind("brackets", 11, _draw_brackets, _brackets),
+    Kind("quotient", 12, _draw_quotient, _quotient),
+)

@@ -1,0 +1,387 @@
+r"""The family "order_of_operations": expressions of two to four operators, one operation a step.
+
+Example::
+
+    2 + 3 × (9 - 5)
+
+    Brackets:
+    9 - 5 = 4
+    = 2 + 3 × 4
+    × and ÷:
+    3 × 4 = 12
+    = 2 + 12
+    + and -:
+    2 + 12 = 14
+
+    The value is \boxed{14}.
+
+An expression is a tree: a number or a letter of a shape, a `Sum` of signed terms, a `Product` of factors and
+divisors, or a `Square`. A sum inside of anything, and a product inside of a product or a square, stands in
+brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sambay.data.problems.base import Dice, Draft, Written
+from sambay.data.problems.wording import BARE, EXPRESSION, ask, typed, written
+from sambay.data.problems.work import Work, signed
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Terms with "+" or "-" before each; the first has "+"."""
+
+    terms: tuple[tuple[str, Node], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Factors with "×" or "÷" before each; the first has "×"."""
+
+    factors: tuple[tuple[str, Node], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """The square of its base."""
+
+    base: Node
+
+
+Node = int | str | Sum | Product | Square
+
+# Shapes by difficulty. Letters become numbers: small ones under × and ÷, larger ones as terms of a sum.
+_SHAPES: Final = (
+    (
+        "a + b × c|a × b + c|a - b × c|a × b - c|(a + b) × c|(a - b) × c|a × (b + c)|a × (b - c)|a - (b + c)"
+        "|a - (b - c)|a - b + c|a + b - c|a - b - c|a ÷ b + c|a + b ÷ c|a - b ÷ c|a ÷ b - c|a ÷ b × c|a × b "
+        "÷ c"
+        "|(a + b) ÷ c|(a - b) ÷ c|a ÷ (b + c)|a ÷ (b - c)|a × b × c|a^2 + b|a + b^2|a^2 - b|a - b^2|(a - b)^2"
+    ),
+    (
+        "a + b × c|a × b + c|a - b × c|a × b - c|(a + b) × c|(a - b) × c|a × (b + c)|a × (b - c)|(a + b) ÷ c"
+        "|a - (b + c)|a - (b - c)|a - b + c|a + b ÷ c|a - b ÷ c|a ÷ b - c|a × b ÷ c|a ÷ (b - c)|a + b - c + d"
+        "|a × b + c × d|a × b - c × d|a × b + c ÷ d|a ÷ b + c × d|a ÷ b + c ÷ d|a ÷ b - c ÷ d|a + b × c - d"
+        "|a - b × c + d|a + b ÷ c - d|a × b + c - d|(a + b) × (c + d)|(a + b) × (c - d)|(a - b) × (c - d)"
+        "|a × (b + c) - d|a + b × (c + d)|a + b × (c - d)|a - b × (c - d)|a - (b + c) × d|(a + b) ÷ c + d"
+        "|a - (b + c) ÷ d|a × (b + c) ÷ d|(a + b × c) ÷ d|a × (b + c × d)|a × (b - c × d)|a - (b + c - d)"
+        "|a^2 + b × c|a × b^2|a^2 + b^2|a^2 - b^2|(a + b)^2|(a + b)^2 - c|a × b - c^2|a + (b - c)^2"
+    ),
+    (
+        "a + b × c - d ÷ e|a × b + c × d - e|a × b - c × d + e|a × (b + c) - d × e|(a + b) × (c - d) + e"
+        "|(a + b) × c - d ÷ e|a + (b - c) × d - e|a × (b - c) + d ÷ e|a ÷ b + c × (d - e)|(a + b + c) ÷ d - e"
+        "|a × (b + c × (d - e))|a - (b × (c - d) + e)|a × ((b + c) × d - e)|(a + b × c) ÷ d + e"
+        "|a + b × c + d ÷ e|a - b ÷ c - d × e|(a - b) × (c + d) - e|a × b × c - d|a × b + c × d + e"
+        "|(a × b + c) ÷ d - e|a ÷ (b - c) + d × e|a^2 + b × (c - d)|a × b^2 - c × d|(a + b)^2 - c × d"
+        "|a^2 - b × c + d|a × (b + c) + d × (e - f)|a × b + c|a × b - c|(a + b) × c|a × (b + c)|(a + b) × (c "
+        "- d)"
+    ),
+)
+
+_ASK: Final = (
+    *EXPRESSION,
+    "Simplify {e}.",
+    "Simplify: {e}",
+    "Use the order of operations: {e}",
+    "Work this out: {e}",
+    "Work out step by step: {e}",
+    "Find the value of the expression {e}.",
+    "What is the value of the expression {e}?",
+    "Evaluate the expression {e}.",
+)
+
+
+def parse(text: str) -> Node:
+    """Read a shape or an expression.
+
+    Args:
+        text: Letters or numbers with " + ", " - ", " × ", " ÷ ", "^2" and round brackets, well formed.
+
+    Returns:
+        Its tree.
+    """
+    tokens = re.findall(r"[a-z]|[0-9]+|\^2|\S", text)[::-1]
+
+    def atom() -> Node:
+        token = tokens.pop()
+        node: Node
+        if token == "(":
+            node = level("+-")
+            tokens.pop()
+        else:
+            node = int(token) if token.isdigit() else token
+        if tokens and tokens[-1] == "^2":
+            tokens.pop()
+            return Square(node)
+        return node
+
+    def level(signs: str) -> Node:
+        parts = [(signs[0], level("×÷") if signs == "+-" else atom())]
+        while tokens and tokens[-1] in signs:
+            parts.append((tokens.pop(), level("×÷") if signs == "+-" else atom()))
+        if len(parts) == 1:
+            return parts[0][1]
+        return Sum(tuple(parts)) if signs == "+-" else Product(tuple(parts))
+
+    return level("+-")
+
+
+def show(node: Node) -> str:
+    """Write an expression in our own spelling."""
+    match node:
+        case Sum(parts) | Product(parts):
+            first = _operand(node, parts[0][1], leading=True)
+            return first + "".join(f" {sign} {_operand(node, part)}" for sign, part in parts[1:])
+        case Square(base):
+            return f"{_operand(node, base)}^2"
+        case _:
+            return str(node)
+
+
+def canonical(node: Node) -> str:
+    """Write an expression with the terms of sums and the factors of products sorted, and without spaces."""
+    match node:
+        case Sum(parts) | Product(parts):
+            neutral = parts[0][0]
+            ordered = sorted((sign, _operand(node, part, canon=True)) for sign, part in parts)
+            return "".join(f"{sign}{part}" for sign, part in ordered).removeprefix(neutral)
+        case Square(base):
+            return f"{_operand(node, base, canon=True)}^2"
+        case _:
+            return str(node)
+
+
+def _bracketed(parent: Node, child: Node) -> bool:
+    return isinstance(child, Sum) or (isinstance(child, Product) and not isinstance(parent, Sum))
+
+
+def _operand(parent: Node, child: Node, leading: bool = False, canon: bool = False) -> str:
+    if isinstance(child, int):
+        return str(child) if leading else signed(child)
+    text = canonical(child) if canon else show(child)
+    return f"({text})" if _bracketed(parent, child) else text
+
+
+def value(node: Node, top: bool = True) -> int | None:
+    """Compute an expression, or refuse it.
+
+    Args:
+        node: The tree, of numbers.
+        top: Whether it is the whole expression, which alone may fall below zero.
+
+    Returns:
+        The value, or None where a division is not exact or a step leaves the range of school exercises.
+    """
+    match node:
+        case Sum(parts):
+            total = 0
+            for sign, part in parts:
+                term = value(part, top=False)
+                if term is None:
+                    return None
+                total += term if sign == "+" else -term
+                if not (-100 if top else 0) <= total <= 5000:
+                    return None
+            return total
+        case Product(parts):
+            total = 1
+            for sign, part in parts:
+                factor = value(part, top=False)
+                if factor is None or (sign == "÷" and (not factor or total % factor)):
+                    return None
+                total = total * factor if sign == "×" else total // factor
+            return total if total <= 5000 else None
+        case Square(base):
+            root = value(base, top=False)
+            return None if root is None or root > 30 else root * root
+        case int():
+            return node
+        case str():
+            raise AssertionError(f"the shape's letter {node} has no number")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A tree of letters, and what its letters are drawn from."""
+
+    tree: Node
+    terms: tuple[str, ...]
+    factors: tuple[str, ...]
+    # (dividend, divisor): the dividend is multiplied, so that most divisions come out exact at once.
+    divisions: tuple[tuple[str, str], ...]
+
+    @staticmethod
+    def of(text: str) -> _Shape:
+        tree = parse(text)
+        terms: list[str] = []
+        factors: list[str] = []
+        divisions: list[tuple[str, str]] = []
+
+        def walk(node: Node, into: list[str]) -> None:
+            match node:
+                case str():
+                    into.append(node)
+                case Sum(parts):
+                    for _, part in parts:
+                        walk(part, into)
+                case Product(parts):
+                    head = parts[0][1]
+                    for sign, part in parts:
+                        walk(part, factors)
+                        if sign == "÷" and isinstance(head, str) and isinstance(part, str):
+                            divisions.append((head, part))
+                case Square(base):
+                    walk(base, factors)
+
+        walk(tree, terms)
+        return _Shape(tree, tuple(terms), tuple(factors), tuple(divisions))
+
+
+_LEVELS: Final = tuple(tuple(_Shape.of(text) for text in shapes.split("|")) for shapes in _SHAPES)
+_TERM_RANGE: Final = ((1, 20), (2, 60), (5, 200))
+_FACTOR_RANGE: Final = ((2, 9), (2, 10), (2, 12))
+
+
+def _fill(node: Node, numbers: Mapping[str, int]) -> Node:
+    """Put numbers in the place of letters."""
+    match node:
+        case str():
+            return numbers[node]
+        case Sum(parts):
+            return Sum(tuple((sign, _fill(part, numbers)) for sign, part in parts))
+        case Product(parts):
+            return Product(tuple((sign, _fill(part, numbers)) for sign, part in parts))
+        case Square(base):
+            return Square(_fill(base, numbers))
+        case _:
+            return node
+
+
+def _draw(dice: Dice) -> Node:
+    """Draw a shape and then numbers until they suit it."""
+    level = dice.level()
+    shape = dice.pick(_LEVELS[level])
+    below_zero = dice.chance(0.15)
+    while True:
+        numbers = {letter: dice.between(*_TERM_RANGE[level]) for letter in shape.terms}
+        numbers |= {letter: dice.between(*_FACTOR_RANGE[level]) for letter in shape.factors}
+        if level == 2 and len(shape.factors) == 2 and not shape.divisions:
+            numbers[shape.factors[0]] = dice.between(12, 99)
+        for dividend, divisor in shape.divisions:
+            numbers[dividend] *= numbers[divisor]
+        tree = _fill(shape.tree, numbers)
+        result = value(tree)
+        if result is not None and (result >= 0 or below_zero):
+            return tree
+
+
+def draft(dice: Dice) -> Draft:
+    """Draw one expression of the family "order_of_operations"."""
+    tree = _draw(dice)
+    return Draft(f"order_of_operations/value:{canonical(tree)}", lambda: _write(dice, tree))
+
+
+def _write(dice: Dice, tree: Node) -> Written:
+    work = Work()
+    result = solve(work, tree)
+    text = typed(dice, show(tree))
+    question = ask(dice, BARE if dice.chance(0.3) else _ASK, e=text)
+    return written(dice, work, question, result, ("The value is {box}.",))
+
+
+def solve(work: Work, tree: Node) -> int:
+    """Write the steps: brackets from the inside, squares, × and ÷ from the left, + and - from the left.
+
+    Args:
+        work: Where the steps go.
+        tree: The expression.
+
+    Returns:
+        Its value.
+    """
+    label = ""
+    while not isinstance(tree, int):
+        tree, label = _step(work, tree, label)
+        if not isinstance(tree, int):
+            work.say(f"= {show(tree)}")
+    return tree
+
+
+def _step(work: Work, node: Node, said: str, inside: bool = False) -> tuple[Node, str]:
+    """Carry out the next operation of a tree and say, where it is new, which rule chose it."""
+    children = _children(node)
+    # Brackets first: the leftmost child that is or contains a bracket with something to do.
+    for at, child in enumerate(children):
+        if _bracketed(node, child):
+            done, label = _step(work, child, said, inside=True)
+            return _replace(node, at, done), label
+        if _has_brackets(child):
+            done, label = _step(work, child, said, inside)
+            return _replace(node, at, done), label
+    for kind in (Square, Product):
+        for at, child in enumerate(children):
+            if isinstance(child, kind):
+                done, label = _step(work, child, said, inside)
+                return _replace(node, at, done), label
+    label = "Brackets:" if inside else _LABELS[type(node)]
+    if label != said:
+        work.say(label)
+    match node:
+        case Square(int(base)):
+            work.say(f"{signed(base)}^2 = {base} × {signed(base)}")
+            return work.mul(base, base), label
+        case Product(parts):
+            a, sign, b = _first_two(parts)
+            result = work.mul(a, b) if sign == "×" else work.divide(a, b)[0]
+            return _shorter(Product((("×", result), *parts[2:]))), label
+        case Sum(parts):
+            a, sign, b = _first_two(parts)
+            result = work.add(a, b) if sign == "+" else work.sub(a, b)
+            return _shorter(Sum((("+", result), *parts[2:]))), label
+    raise AssertionError(f"nothing left to do in {node}")
+
+
+_LABELS: Final[Mapping[type, str]] = {Square: "Squares:", Product: "× and ÷:", Sum: "+ and -:"}
+
+
+def _first_two(parts: tuple[tuple[str, Node], ...]) -> tuple[int, str, int]:
+    """Return the first operation of a sum or product, whose parts are numbers by now."""
+    (_, a), (sign, b) = parts[:2]
+    if isinstance(a, int) and isinstance(b, int):
+        return a, sign, b
+    raise AssertionError(f"an operand is not yet a number: {a}, {b}")
+
+
+def _children(node: Node) -> tuple[Node, ...]:
+    match node:
+        case Sum(parts) | Product(parts):
+            return tuple(part for _, part in parts)
+        case Square(base):
+            return (base,)
+        case _:
+            return ()
+
+
+def _has_brackets(node: Node) -> bool:
+    return any(_bracketed(node, child) or _has_brackets(child) for child in _children(node))
+
+
+def _replace(node: Node, at: int, child: Node) -> Node:
+    match node:
+        case Sum(parts):
+            return Sum((*parts[:at], (parts[at][0], child), *parts[at + 1 :]))
+        case Product(parts):
+            return Product((*parts[:at], (parts[at][0], child), *parts[at + 1 :]))
+        case _:
+            return Square(child)
+
+
+def _shorter(node: Sum | Product) -> Node:
+    """Return the only part of a sum or product that has no other left."""
+    parts = node.terms if isinstance(node, Sum) else node.factors
+    return parts[0][1] if len(parts) == 1 else node

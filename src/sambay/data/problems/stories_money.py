@@ -1,0 +1,240 @@
+"""Word problems about money and time: buying, paying, saving, using up and reading."""
+
+from __future__ import annotations
+
+from sambay.data.problems.base import Dice, Numbers
+from sambay.data.problems.stories import Story, upto
+
+
+def _times(dice: Dice, level: int) -> Numbers:
+    return upto(dice, level, 10, 30, 120), upto(dice, level, 6, 9, 15)
+
+
+def _change(dice: Dice, level: int) -> Numbers:
+    count, price = upto(dice, level, 5, 9, 12), upto(dice, level, 5, 12, 30)
+    note = dice.pick([n for n in (5, 10, 20, 50, 100, 200, 500) if n > count * price][:2])
+    return count, price, note
+
+
+def _four(dice: Dice, level: int) -> Numbers:
+    return (
+        upto(dice, level, 5, 9, 15),
+        upto(dice, level, 6, 12, 30),
+        upto(dice, level, 5, 9, 15),
+        upto(dice, level, 6, 12, 30),
+    )
+
+
+def _exact(dice: Dice, level: int) -> Numbers:
+    divisor = upto(dice, level, 6, 9, 9)
+    return divisor * upto(dice, level, 9, 30, 150), divisor
+
+
+def _unit_price(dice: Dice, level: int) -> Numbers:
+    count, price = dice.between(2, 9), upto(dice, level, 8, 15, 40)
+    other = dice.between(2, 12)
+    return count, count * price, other if other != count else other + 1
+
+
+def _goal(dice: Dice, level: int) -> Numbers:
+    weekly, start = upto(dice, level, 8, 9, 9), upto(dice, level, 10, 50, 200)
+    return start + weekly * upto(dice, level, 8, 20, 60), start, weekly
+
+
+def _saved(dice: Dice, level: int) -> Numbers:
+    return upto(dice, level, 9, 20, 60), upto(dice, level, 8, 12, 20), upto(dice, level, 20, 90, 400)
+
+
+def _reading(dice: Dice, level: int) -> Numbers:
+    daily, days = upto(dice, level, 9, 20, 40), upto(dice, level, 6, 9, 12)
+    return daily * days + upto(dice, level, 20, 90, 300), daily, days
+
+
+def _coins(dice: Dice, level: int) -> Numbers:
+    return upto(dice, level, 9, 20, 60), upto(dice, level, 9, 20, 60)
+
+
+def _fraction_gone(dice: Dice, level: int) -> Numbers:
+    part = upto(dice, level, 5, 8, 9)
+    return part * upto(dice, level, 9, 20, 60), part
+
+
+STORIES = (
+    Story(
+        "cost",
+        4,
+        _times,
+        (
+            "{N} buys {b} {things} at {a} {money} each. How much does {he} pay?",
+            "One {thing} costs {a} {money}. How much do {b} {things} cost?",
+            "What do {b} {things} cost if one costs {a} {money}?",
+            "{A_thing} costs ${a}. How much is it for {b} of them?",
+            "{N} wants {b} {things}. Each costs {a} {money}. How much money does {he} need?",
+            "Find the price of {b} {things} at ${a} each.",
+        ),
+        ("Cost: b × a",),
+        "The cost is {box}.",
+    ),
+    Story(
+        "change",
+        4,
+        _change,
+        (
+            "{N} buys {a} {things} at {b} {money} each. {He} pays with {c} {money}. What is {his} change?",
+            "{N} buys {a} {things} for {b} {money} each and pays with a {c} note. "
+            "How much change does {he} get?",
+            "{A_thing} costs {b} {money}. {N} buys {a} and gives {c} {money}. How much does {he} get back?",
+            "{N} has {c} {money} and buys {a} {things} at {b} {money} each. How much money is left?",
+            "{N} had ${c}. {He} bought {a} {things} that cost ${b} each. "
+            "How many dollars does {he} have left?",
+        ),
+        ("Cost: a × b", "Change: c - P"),
+        "The change is {box}.",
+    ),
+    Story(
+        "two_kinds",
+        3,
+        _four,
+        (
+            "{N} buys {a} {things} at {b} {money} each and {c} {others} at {d} {money} each. "
+            "What is the total?",
+            "{A_thing} costs {b} {money} and the {others} cost {d} {money} each. "
+            "How much do {a} {things} and {c} {others} cost?",
+            "How much are {a} {things} for ${b} each and {c} {others} for ${d} each?",
+            "{N} pays {b} {money} for each of {a} {things} and {d} {money} for each of {c} {others}. "
+            "How much does {he} pay?",
+        ),
+        ("First: a × b", "Second: c × d", "Total: P + Q"),
+        "The total is {box}.",
+    ),
+    Story(
+        "tickets",
+        2,
+        _four,
+        (
+            "{a} adults pay {b} {money} each and {c} children pay {d} {money} each. "
+            "How much do they pay in all?",
+            "A zoo ticket is {b} {money} for adults and {d} {money} for children. "
+            "What do {a} adults and {c} children pay?",
+            "A cinema sells {a} tickets to adults at {b} {money} and {c} to children at {d} {money}. "
+            "How much money does it take in?",
+            "Tickets cost ${b} for adults and ${d} for children. "
+            "Find the cost for {a} adults and {c} children.",
+        ),
+        ("Adults: a × b", "Children: c × d", "Total: P + Q"),
+        "The total is {box}.",
+    ),
+    Story(
+        "unit_price",
+        3,
+        _unit_price,
+        (
+            "{a} {things} cost {b} {money}. How much do {c} {things} cost?",
+            "If {a} {things} cost ${b}, what do {c} {things} cost?",
+            "{N} pays {b} {money} for {a} {things}. What would {he} pay for {c}?",
+            "For {a} {things} {N} pays {b} {money}. {M} buys {c} of them. How much does {M} pay?",
+        ),
+        ("One: b ÷ a", "Cost: P × c"),
+        "The cost is {box}.",
+    ),
+    Story(
+        "goal",
+        3,
+        _goal,
+        (
+            "{N} wants a bike for {a} {money}. {He} has {b} {money} and saves {c} {money} a week. "
+            "How many weeks does it take?",
+            "{N} needs {a} {money} and has {b}. {He} earns {c} {money} a day. "
+            "After how many days does {he} have enough?",
+            "A tank holds {a} liters and has {b} liters in it. {c} liters flow in each minute. "
+            "How many minutes until it is full?",
+            "{N} has {b} {things} and gets {c} more each day. After how many days does {he} have {a}?",
+        ),
+        ("Missing: a - b", "Time: P ÷ c"),
+        "The time is {box}.",
+    ),
+    Story(
+        "saved",
+        3,
+        _saved,
+        (
+            "{N} has {c} {money} and saves {a} {money} a week. How much does {he} have after {b} weeks?",
+            "{N} saves {a} {money} each month for {b} months. {He} had {c} {money} before. "
+            "How much is it now?",
+            "{N} has {c} {things} and collects {a} each day. How many does {he} have after {b} days?",
+            "A tree is {c} cm tall and grows {a} cm a year. How tall is it in cm after {b} years?",
+            "A taxi costs {c} {money} plus {a} {money} per km. How much is a ride of {b} km?",
+        ),
+        ("Added: a × b", "Total: c + P"),
+        "The total is {box}.",
+    ),
+    Story(
+        "pages_left",
+        3,
+        _reading,
+        (
+            "A book has {a} pages. {N} reads {b} pages a day for {c} days. How many pages are left?",
+            "{N} reads {b} pages each day. How many pages of a book with {a} pages are left after {c} days?",
+            "{N} has {a} {money} and spends {b} a day. How much is left after {c} days?",
+            "A tank has {a} liters of water. {b} liters flow out each hour. "
+            "How many liters are left after {c} hours?",
+        ),
+        ("Gone: b × c", "Left: a - P"),
+        "What is left is {box}.",
+    ),
+    Story(
+        "pages_days",
+        2,
+        _exact,
+        (
+            "A book has {a} pages. {N} reads {b} pages a day. How many days does {he} need?",
+            "{N} reads {b} pages each evening. After how many evenings is a book of {a} pages finished?",
+            "{N} saves {b} {money} a week. After how many weeks does {he} have {a} {money}?",
+            "A machine fills {b} bottles a minute. How many minutes does it need for {a} bottles?",
+        ),
+        ("Time: a ÷ b",),
+        "The time is {box}.",
+    ),
+    Story(
+        "pages_rest",
+        2,
+        _goal,
+        (
+            "{N} has read {b} of the {a} pages of a book and reads the rest in {c} days. "
+            "How many pages is that a day?",
+            "{N} has {a} {things}, keeps {b} and shares the rest equally among {c} {people}. "
+            "How many does each get?",
+            "A rope of {a} cm loses a piece of {b} cm. The rest is cut into {c} equal parts. "
+            "How long is one in cm?",
+            "{N} owes {a} {money}. {He} pays {b} now and the rest in {c} equal parts. How much is one part?",
+        ),
+        ("The rest: a - b", "Each: P ÷ c"),
+        "For each that is {box}.",
+    ),
+    Story(
+        "coins",
+        2,
+        _coins,
+        (
+            "{N} has {a} coins of 5 cents and {b} coins of 10 cents. How many cents is that?",
+            "A box holds {a} nickels and {b} dimes. How many cents are in the box?",
+            "How many cents are {a} five-cent coins and {b} ten-cent coins?",
+            "{N} pays with {a} coins of 5 cents and {b} coins of 10 cents. How many cents does {he} pay?",
+        ),
+        ("Fives: a × 5", "Tens: b × 10", "Total: P + Q"),
+        "The number of cents is {box}.",
+    ),
+    Story(
+        "fraction_gone",
+        3,
+        _fraction_gone,
+        (
+            "{N} has {a} {things} and gives 1/{b} of them to {M}. How many {things} does {N} keep?",
+            "A shop has {a} {things} and sells 1/{b} of them. How many are left?",
+            "1/{b} of {a} {things} are red. How many are not red?",
+            "{N} has {a} {money} and spends 1/{b} of it. How much is left?",
+        ),
+        ("Gone: a ÷ b", "Left: a - P"),
+        "What is left is {box}.",
+    ),
+)

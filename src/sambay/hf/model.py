@@ -1,0 +1,310 @@
+"""`Phi4FlashForCausalLM`: the one model, `sambay.SambaY`, in the shape that transformers, PEFT and TRL expect.
+
+Shape legend: B rows, T columns (with padding), N real tokens in D documents, K columns whose logits are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.generation.utils import GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+
+from sambay.batch import Batch
+from sambay.errors import CheckpointError, PromptError, SambaYError
+from sambay.hf.cache import SambaYCache
+from sambay.hf.config import Phi4FlashConfig
+from sambay.hf.names import disk_name, register_names
+from sambay.hf.packing import Packing, document_numbers
+from sambay.hf.recompute import recomputing
+from sambay.hf.registration import register_config
+from sambay.model import Head, SambaY
+
+__all__ = ["Phi4FlashForCausalLM"]
+
+
+class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
+    """A SambaY language model for transformers; `model` is the `SambaY` itself.
+
+    Args:
+        config: its shape; the weights are initialised as `SambaY` initialises them.
+        model: a model to wrap instead, which shares its weights.
+    """
+
+    config_class = Phi4FlashConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _is_stateful = True  # no assisted decoding: a scan state cannot go back to an earlier token
+    _can_compile_fullgraph = False
+    _supports_context_parallel = False
+    # One device for all: layers are not called as modules, so hooks that move data between them would not run.
+    _no_split_modules = ["SambaY"]  # noqa: RUF012 - transformers' own way to declare it
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+
+    def __init__(self, config: Phi4FlashConfig, model: SambaY | None = None) -> None:
+        super().__init__(config)
+        self.model = SambaY(config.to_sambay()) if model is None else model
+        self.gradient_checkpointing = False
+        if not self.model.embedding.weight.is_meta:
+            for module in self.model.modules():
+                module._is_hf_initialized = True  # type: ignore[assignment]  # SambaY has initialised itself
+        self.post_init()
+
+    @classmethod
+    def from_sambay(cls, model: SambaY) -> Phi4FlashForCausalLM:
+        """Wrap a model; the weights are shared, not copied."""
+        config = Phi4FlashConfig.from_sambay(model.config)
+        config.dtype = model.dtype
+        return cls(config, model)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Load a checkpoint, as `PreTrainedModel.from_pretrained` does.
+
+        Args:
+            *args: a directory or hub name, and what else the method of transformers takes.
+            output_loading_info: also return what was loaded.
+            **kwargs: likewise; `dtype`, `device_map`, `quantization_config`, ...
+
+        Raises:
+            CheckpointError: tensors are missing. transformers would go on with random ones.
+            SambaYError: a `device_map` that splits the model.
+        """
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        missing = sorted(disk_name(name) for name in info["missing_keys"])
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise CheckpointError(
+                f"the checkpoint {args[0] if args else ''} lacks {len(missing)} tensors: {', '.join(missing[:5])}{more}"
+            )
+        places = set((getattr(model, "hf_device_map", None) or {}).values())
+        if len(places) > 1 or "disk" in places:
+            raise SambaYError(
+                f"device_map places the model on {sorted(map(str, places))}: a SambaY model runs on one device, "
+                "so give device_map='auto', 'cuda' or 'cpu', or quantise it to make it fit"
+            )
+        return (model, info) if output_loading_info else model
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: SambaYCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_dict: bool | None = None,
+        **kwargs: Any,  # noqa: ANN401 - what the loss function of transformers takes
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Logits, and with labels the loss.
+
+        Padding on either side, and documents packed into one row, are taken apart first: padding is not
+        computed, and neither states nor losses cross the border of a document.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T), or (B, past + T) with a cache; zero where a token is padding.
+            position_ids: (B, T). The model has no positional encoding; a position that does not rise begins a
+                new document, as in the padding-free batches of TRL.
+            past_key_values: continue these sequences, without gradients; the cache is changed.
+            inputs_embeds: not supported.
+            labels: (B, T), -100 where there is nothing to learn; shifted here.
+            use_cache: make a cache and return it. By default in evaluation mode, without labels.
+            logits_to_keep: return logits for the last so many columns only, and compute the cross-decoder for
+                no others; 0 for all; or the column indices as a tensor.
+            return_dict: False for a tuple.
+            **kwargs: `num_items_in_batch`, `shift_labels` and whatever else the loss takes; `seq_idx` or
+                `cu_seq_lens_q` may say where documents begin.
+
+        Returns:
+            Logits (B, K, vocab) in the dtype of the weights, zero at padding; the loss in float32; the cache.
+
+        Raises:
+            PromptError: ids, masks or positions of a wrong shape, or ids outside the vocabulary.
+            ContextError: a sequence would outgrow the context.
+            SambaYError: something that the model cannot return or take.
+        """
+        _refuse(inputs_embeds, past_key_values, kwargs, self.config)
+        ids = self._checked(input_ids)
+        rows, columns = ids.shape
+        keep, chosen = _columns(logits_to_keep, columns)
+        positions, numbers = document_numbers((rows, columns), position_ids, kwargs)
+        packing = Packing.of(ids, attention_mask, positions, numbers)
+        if past_key_values is None and self._wants_cache(use_cache, labels, packing):
+            past_key_values = SambaYCache(self.config)
+        if past_key_values is not None:
+            with torch.no_grad():  # a state carries no gradients, so that those of the logits would be wrong
+                packed = past_key_values.run(self.model, packing.pack(ids), packing, keep)
+        elif not packing.lengths:
+            raise PromptError(f"attention_mask is zero everywhere: input_ids of shape {(rows, columns)} are all padding")
+        else:
+            packed = self._run(Batch.packed(packing.pack(ids), packing.lengths, wanted=packing.wanted(keep)))
+        loss = None
+        if labels is not None or kwargs.get("shift_labels") is not None:
+            loss = self._loss(packed, labels, packing, keep, kwargs)
+        logits = packing.unpack(packed, keep)
+        if chosen is not None:
+            logits = logits[:, chosen]
+        out = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        return out if (self.config.return_dict if return_dict is None else return_dict) else out.to_tuple()
+
+    def _checked(self, ids: Tensor | None) -> Tensor:
+        """(B, T) ids of the vocabulary, none empty."""
+        if ids is None:
+            raise PromptError("input_ids are missing: give token ids of shape (batch, time)")
+        if ids.ndim != 2 or ids.numel() == 0 or ids.dtype.is_floating_point or ids.dtype is torch.bool:
+            raise PromptError(f"input_ids have shape {tuple(ids.shape)} and dtype {ids.dtype}: give integers, (batch, time)")
+        low, high = (int(x) for x in torch.aminmax(ids))
+        if low < 0 or high >= self.model.config.vocab_size:
+            raise PromptError(
+                f"token id {low if low < 0 else high} is outside the vocabulary of {self.model.config.vocab_size} ids"
+            )
+        return ids.long()
+
+    def _wants_cache(self, use_cache: bool | None, labels: Tensor | None, packing: Packing) -> bool:
+        if use_cache is not None:
+            return use_cache and not self.training
+        return bool(self.config.use_cache) and not self.training and labels is None and packing.one_per_row
+
+    def _run(self, batch: Batch) -> Tensor:
+        if not (self.gradient_checkpointing and self.training):
+            return self.model.run(batch, None)
+        with recomputing(self.model, self._gradient_checkpointing_func, self._every_n_layers):
+            return self.model.run(batch, None)
+
+    def _loss(self, packed: Tensor, labels: Tensor | None, packing: Packing, keep: int, kwargs: dict[str, Any]) -> Tensor:
+        shifted = kwargs.pop("shift_labels", None)
+        given = labels if shifted is None else shifted
+        if given.shape != packing.shape:
+            raise PromptError(f"labels have shape {tuple(given.shape)} for input_ids of shape {packing.shape}")
+        targets = packing.targets(given, keep, shifted=shifted is not None).to(packed.device)
+        loss: Tensor = self.loss_function(
+            logits=packed, labels=targets, shift_labels=targets, vocab_size=packed.shape[-1], **kwargs
+        )
+        return loss
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any  # noqa: ANN401
+    ) -> None:
+        """Begin a `generate` call: check what it was given, and make the cache."""
+        mask = model_kwargs.get("attention_mask")
+        if mask is not None and not bool(mask[:, -1].all()):
+            raise PromptError(
+                "a prompt is padded on the right, so that its continuation would follow the padding: "
+                "set tokenizer.padding_side = 'left'"
+            )
+        kind = generation_config.cache_implementation
+        if kind not in (None, "dynamic"):
+            raise SambaYError(f"cache_implementation={kind!r} is not supported: leave it out, a SambaY model has its own")
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = SambaYCache(self.config)
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+
+    def init_continuous_batching(self, *args: object, **kwargs: object) -> NoReturn:
+        """Not supported here.
+
+        Raises:
+            SambaYError: always; the engine of this package batches continuously.
+        """
+        raise SambaYError("continuous batching by transformers is not supported: use sambay's own engine, sambay.LLM")
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        every_n_layers: int = 1,
+    ) -> None:
+        self.gradient_checkpointing = enable
+        self._gradient_checkpointing_func = gradient_checkpointing_func
+        self._every_n_layers = every_n_layers
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding of the tokens."""
+        return self.model.embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding; a tied model then unembeds by the new one."""
+        self.model.embedding = value  # type: ignore[assignment]
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The module whose `weight` unembeds: the embedding itself in a tied model, else the head."""
+        return self.model.embedding if self.model.lm_head.weight is None else self.model.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the weight of the head.
+
+        Raises:
+            SambaYError: the model is tied, so that its head has no weight of its own.
+        """
+        if new_embeddings is self.get_output_embeddings():
+            return
+        if self.model.lm_head.weight is None:
+            raise SambaYError("the head is tied to the embedding: replace that, with set_input_embeddings")
+        self.model.lm_head.weight = new_embeddings.weight  # type: ignore[assignment]
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:  # noqa: ANN401
+        """Grow or shrink the vocabulary, as `PreTrainedModel.resize_token_embeddings` does."""
+        embedding: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        size = embedding.weight.shape[0]
+        head = self.model.lm_head
+        if head.bias is not None and head.bias.numel() != size:
+            grown = head.bias.new_zeros(size)
+            grown[: head.bias.numel()] = head.bias.detach()[:size]
+            head.bias = nn.Parameter(grown, head.bias.requires_grad)
+        # Special tokens that fell away with a smaller vocabulary are no longer there.
+        tokens = {name: getattr(self.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        for name, token in tokens.items():
+            ids = token if isinstance(token, (list, tuple)) else [token]
+            if any(id is not None and id >= size for id in ids):
+                setattr(self.config, name, None)
+        self.model.config = dataclasses.replace(
+            self.config.to_sambay(), torch_dtype=self.model.config.torch_dtype
+        )
+        return embedding
+
+    def _get_resized_lm_head(self, old_lm_head: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401
+        """transformers resizes `nn.Linear`; our head is one in all but name."""
+        if not isinstance(old_lm_head, Head):
+            resized: nn.Module = super()._get_resized_lm_head(old_lm_head, *args, **kwargs)
+            return resized
+        assert old_lm_head.weight is not None
+        linear = nn.Linear(*reversed(old_lm_head.weight.shape), bias=False, device="meta")
+        linear.weight = old_lm_head.weight
+        old_lm_head.weight = super()._get_resized_lm_head(linear, *args, **kwargs).weight
+        return old_lm_head
+
+
+def _refuse(embeds: Tensor | None, cache: object, kwargs: dict[str, Any], config: Phi4FlashConfig) -> None:
+    """One sentence for each thing that other models can do and this one cannot."""
+    if embeds is not None:
+        raise SambaYError("inputs_embeds are not supported, nor is prompt tuning, which needs them: give input_ids")
+    if cache is not None and not isinstance(cache, SambaYCache):
+        raise SambaYError(
+            f"past_key_values is a {type(cache).__name__}: a SambaY model needs a sambay.hf.SambaYCache(model.config), "
+            "or none, and makes one"
+        )
+    for name in ("output_attentions", "output_hidden_states"):
+        if kwargs.pop(name, None) or getattr(config, name, False):
+            raise SambaYError(f"{name}=True is not supported: a SambaY model returns logits only")
+
+
+def _columns(logits_to_keep: int | Tensor, columns: int) -> tuple[int, Tensor | None]:
+    """How many last columns to compute, and which of them to return (None: all)."""
+    if isinstance(logits_to_keep, int):
+        return min(logits_to_keep, columns) or columns, None
+    chosen = torch.arange(columns, device=logits_to_keep.device)[logits_to_keep]
+    keep = columns - int(chosen.min()) if chosen.numel() else 1
+    return keep, chosen - (columns - keep)
+
+
+register_config()
+register_names(Phi4FlashForCausalLM.__name__)

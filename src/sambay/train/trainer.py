@@ -1,0 +1,311 @@
+"""The training loop: one step after the other, logged, checkpointed, and resumed exactly.
+
+A run directory holds `recipe.json`, the tokenizer, `log.jsonl` and `checkpoint-N/`; a checkpoint is a model in
+the Hugging Face layout plus the optimiser's moments and the place in the data. Resuming continues with the
+same numbers as a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sambay.data.documents import PackedBatch, ProblemSource, completion_text, pack
+from sambay.data.problems import problem_at, smalltalk_at
+from sambay.errors import CheckpointError, ConfigError
+from sambay.files import atomic_write
+from sambay.model import SambaY
+from sambay.tokenizer import Tokenizer
+from sambay.train.optimizer import build_optimizer
+from sambay.train.recipe import Recipe
+from sambay.train.vocabulary import write_tokenizer
+
+__all__ = ["StepReport", "Trainer", "latest_checkpoint"]
+
+_OPTIMIZER = "optimizer.safetensors"
+_PROGRESS = "trainer.json"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        step: steps done, this one included.
+        loss: mean cross-entropy over learned tokens, in nats.
+        grad_norm: norm of the gradient before clipping.
+        lr: learning rate of hidden matrices.
+        tokens: input tokens of the step.
+        seconds: wall time of the step.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    tokens: int
+    seconds: float
+
+
+class Trainer:
+    """One run in one directory.
+
+    Args:
+        recipe: what to do.
+        directory: of the run, made if needed.
+        resume: continue the latest checkpoint of the directory; without it the directory must be new.
+
+    Raises:
+        ConfigError: the directory holds another run, or one of another recipe.
+        CheckpointError: there is nothing to resume.
+    """
+
+    def __init__(self, recipe: Recipe, directory: str | Path, *, resume: bool = False) -> None:
+        self.directory = Path(directory)
+        if recipe.run.threads:
+            torch.set_num_threads(recipe.run.threads)
+        checkpoint = latest_checkpoint(self.directory)
+        if checkpoint is not None and not resume:
+            raise ConfigError(f"{self.directory} holds a run already: resume it (--resume) or choose another directory")
+        if checkpoint is None and resume:
+            raise CheckpointError(f"{self.directory} holds no checkpoint to resume: start the run without --resume")
+        self.recipe = recipe
+        self.step, self.index = 0, 0
+        if checkpoint is None:
+            self._begin()
+        else:
+            self._check_recipe()
+            self.tokenizer = Tokenizer.from_pretrained(checkpoint)
+            self.model = SambaY.from_pretrained(checkpoint, dtype=torch.float32).train()
+            self.optimizer = build_optimizer(self.model, recipe.optimizer)
+            self._restore(checkpoint)
+        data = recipe.data
+        self._source = ProblemSource(
+            self.tokenizer,
+            seed=data.seed,
+            families=data.families or None,
+            smalltalk=data.smalltalk,
+            second_turns=data.second_turns,
+        )
+
+    def _begin(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        data = self.recipe.data
+        texts = (
+            part
+            for i in range(data.vocab_documents)
+            for problem in (
+                problem_at(data.seed, i, "train", data.families or None) if i % 50 else smalltalk_at(data.seed, i),
+            )
+            for part in (problem.question, completion_text(problem))
+        )
+        self.tokenizer = write_tokenizer(
+            texts, data.vocab_size, self.directory, model_max_length=self.recipe.model.max_position_embeddings
+        )
+        pad = self.tokenizer.pad_token_id
+        config = replace(
+            self.recipe.model,
+            vocab_size=self.tokenizer.vocab_size,
+            bos_token_id=pad,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=pad,
+        )
+        self.model = SambaY.random(config, seed=self.recipe.run.seed).train()
+        self.optimizer = build_optimizer(self.model, self.recipe.optimizer)
+        atomic_write(self.directory / "recipe.json", json.dumps(self.recipe.to_dict(), indent=2).encode())
+
+    def _check_recipe(self) -> None:
+        """A run may be prolonged or logged otherwise, but not change what its steps compute."""
+        before = json.loads((self.directory / "recipe.json").read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(self.recipe.to_dict()))
+        for table, values in before.items():
+            free = {"schedule": ("steps", "decay"), "run": ("log_every", "save_every", "eval_every", "eval_documents", "threads")}
+            for key, value in values.items():
+                if now[table].get(key) != value and key not in free.get(table, ()):
+                    raise ConfigError(
+                        f"{table}.{key} is {now[table].get(key)!r}, but the run in {self.directory} has {value!r}: "
+                        "resume with the recipe that it was begun with"
+                    )
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.recipe.run.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
+
+    def loss(self, packed: PackedBatch, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of the learned tokens, in nats.
+
+        Args:
+            packed: the documents.
+            reduction: "mean" for a scalar, "none" for (R,) losses.
+        """
+        with self._autocast():
+            logits = self.model.run(packed.batch, None)
+        return F.cross_entropy(logits.float(), packed.targets, reduction=reduction)
+
+    def steps(self) -> Iterator[StepReport]:
+        """Run the remaining steps, yielding after each. Stop iterating at any step; nothing is lost."""
+        run, schedule = self.recipe.run, self.recipe.schedule
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for packed in pack(self._source, self.index, run.tokens_per_step, self.recipe.data.longest):
+            if self.step >= schedule.steps:
+                return
+            begun = time.perf_counter()
+            factor = schedule.factor(self.step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["lr_peak"] * factor
+            loss = self.loss(packed)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
+            if not torch.isfinite(norm):
+                raise CheckpointError(
+                    f"the gradient is not finite at step {self.step + 1}: lower optimizer.lr and resume from the "
+                    "last checkpoint"
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            self.index = packed.next_index
+            lr = self.optimizer.param_groups[0]["lr"]
+            seconds = time.perf_counter() - begun
+            yield StepReport(self.step, loss.item(), norm.item(), lr, packed.batch.input_ids.numel(), seconds)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss in nats over learned tokens of unseen problems, by family and together ("all")."""
+        data, run = self.recipe.data, self.recipe.run
+        source = ProblemSource(self.tokenizer, seed=data.seed, split="test", families=data.families or None)
+        totals: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        documents = 0
+        for packed in pack(source, 0, run.tokens_per_step, data.longest):
+            losses = self.loss(packed, reduction="none").split(packed.counts)
+            for label, values in zip(packed.labels, losses, strict=True):
+                for key in (label, "all"):
+                    totals[key] = totals.get(key, 0.0) + values.sum().item()
+                    counts[key] = counts.get(key, 0) + values.numel()
+            documents += len(packed.labels)
+            if documents >= run.eval_documents:
+                break
+        return {key: totals[key] / counts[key] for key in sorted(totals)}
+
+    def run(self, *, max_seconds: float | None = None, on_step: Callable[[StepReport], None] | None = None) -> bool:
+        """Train to the end or until time is up, logging and saving on the way.
+
+        Args:
+            max_seconds: stop after the step during which this much time has passed.
+            on_step: called after every step.
+
+        Returns:
+            True when all steps of the schedule are done.
+        """
+        begun = time.perf_counter()
+        run = self.recipe.run
+        window: list[StepReport] = []
+        for report in self.steps():
+            window.append(report)
+            if on_step is not None:
+                on_step(report)
+            if self.step % run.log_every == 0:
+                self._log(window)
+                window = []
+            if self.step % run.eval_every == 0:
+                losses = self.evaluate()
+                self._write_log({"step": self.step, "eval": {k: round(v, 5) for k, v in losses.items()}})
+            if self.step % run.save_every == 0:
+                self.save()
+            if max_seconds is not None and time.perf_counter() - begun >= max_seconds:
+                break
+        if self.step % run.save_every:
+            self.save()
+        return self.step >= self.recipe.schedule.steps
+
+    def _log(self, window: list[StepReport]) -> None:
+        last, seconds = window[-1], sum(report.seconds for report in window)
+        tokens = sum(report.tokens for report in window)
+        self._write_log(
+            {
+                "step": last.step,
+                "loss": round(sum(report.loss for report in window) / len(window), 5),
+                "grad_norm": round(last.grad_norm, 4),
+                "lr": last.lr,
+                "documents": self.index,
+                "tokens_per_second": round(tokens / seconds, 1),
+                "time": round(time.time(), 1),
+            }
+        )
+
+    def _write_log(self, entry: dict[str, object]) -> None:
+        with (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def save(self) -> Path:
+        """Write a checkpoint; the one before it is removed only when this one is whole."""
+        target = self.directory / f"checkpoint-{self.step}"
+        partial = self.directory / f".checkpoint-{self.step}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.model.save_pretrained(partial)
+        self.tokenizer.save_pretrained(partial)
+        write_generation_config(self.tokenizer, partial)
+        names = [name for group in self.optimizer.param_groups for name in group["names"]]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        moments: dict[str, Tensor] = {}
+        for name, parameter in zip(names, parameters, strict=True):
+            for key, value in self.optimizer.state[parameter].items():
+                moments[f"{key}:{name}"] = value
+        save_file(moments, partial / _OPTIMIZER)
+        (partial / _PROGRESS).write_text(json.dumps({"step": self.step, "index": self.index}), encoding="utf-8")
+        earlier = [p for p in self.directory.glob("checkpoint-*") if p != target]
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        for path in earlier:
+            shutil.rmtree(path)
+        return target
+
+    def _restore(self, checkpoint: Path) -> None:
+        try:
+            progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
+            self.step, self.index = progress["step"], progress["index"]
+            with safe_open(checkpoint / _OPTIMIZER, framework="pt") as file:
+                for group in self.optimizer.param_groups:
+                    for name, parameter in zip(group["names"], group["params"], strict=True):
+                        self.optimizer.state[parameter] = {
+                            key: file.get_tensor(f"{key}:{name}").clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                        }
+        except Exception as error:
+            raise CheckpointError(
+                f"{checkpoint} cannot be resumed ({error}): it lacks a whole {_OPTIMIZER} or {_PROGRESS}"
+            ) from None
+
+
+def write_generation_config(tokenizer: Tokenizer, directory: Path) -> None:
+    """Write `generation_config.json`: a reply ends at `<|end|>` or at the end of the text."""
+    ends = [tokenizer.token_id("<|end|>"), tokenizer.eos_token_id]
+    content = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": [token for token in ends if token is not None],
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    atomic_write(directory / "generation_config.json", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def latest_checkpoint(directory: Path) -> Path | None:
+    """The checkpoint of the most steps in a run directory, or None."""
+    found = [
+        (int(path.name.removeprefix("checkpoint-")), path)
+        for path in islice(directory.glob("checkpoint-*"), 1000)
+        if path.name.removeprefix("checkpoint-").isdigit()
+    ]
+    return max(found)[1] if found else None
