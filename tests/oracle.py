@@ -1,12 +1,13 @@
 """The forward pass in float64 numpy, written from the description of the architecture alone.
 
-Slow and obvious on purpose: one document, one token, one head at a time, no cache, no batching, nothing shared
-with `sambay`. It takes a `config.json` as a dict and the weights as a dict of arrays under their disk names.
+Slow and obvious on purpose: one document, one token, one head at a time, no cache, no batching, nothing
+shared with `sambay`. It takes a `config.json` as a dict and the weights as arrays by their disk names.
 """
 
 import math
 
 import numpy as np
+
 
 def layer_types(layers):
     """What each layer is: half of the layers read the text, the other half reads what they found."""
@@ -77,7 +78,7 @@ def shapes(config):
 
 
 def random_weights(config, seed):
-    """Float32 weights with which every part matters: sharp attention, long and short memories, no zero bias."""
+    """Float32 weights with which every part matters: sharp attention, memories of all spans, no zero bias."""
     rng = np.random.default_rng(seed)
     out = {}
     for name, shape in shapes(config).items():
@@ -138,7 +139,10 @@ class Oracle:
         if self.config.get("norm_type", "layernorm") == "rmsnorm":
             return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
         centred = x - x.mean(-1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + self.weights[f"{name}.bias"]
+        return (
+            centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight
+            + self.weights[f"{name}.bias"]
+        )
 
     def mamba(self, x, name):
         """Returns the layer's output and the scan output: with the D skip, before the gate."""
@@ -183,11 +187,17 @@ class Oracle:
             w = {key: self.weights[f"{name}.inner_cross_attn.{key}"] for key in
                  ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "subln.weight")}  # fmt: skip
             start = 0.8 - 0.6 * math.exp(-0.3 * layer)
-            lam = math.exp(w["lambda_q1"] @ w["lambda_k1"]) - math.exp(w["lambda_q2"] @ w["lambda_k2"]) + start
+            lam = (
+                math.exp(w["lambda_q1"] @ w["lambda_k1"]) - math.exp(w["lambda_q2"] @ w["lambda_k2"]) + start
+            )
             for pair in range(self.heads // 2):
                 kv = pair // group  # pair of key-value heads
-                wide = np.concatenate([values[first : t + 1, 2 * kv], values[first : t + 1, 2 * kv + 1]], axis=-1)
-                o = softmax_map(2 * pair, 2 * kv) @ wide - lam * (softmax_map(2 * pair + 1, 2 * kv + 1) @ wide)
+                wide = np.concatenate(
+                    [values[first : t + 1, 2 * kv], values[first : t + 1, 2 * kv + 1]], axis=-1
+                )
+                o = softmax_map(2 * pair, 2 * kv) @ wide - lam * (
+                    softmax_map(2 * pair + 1, 2 * kv + 1) @ wide
+                )
                 o = o / math.sqrt((o * o).mean() + 1e-5) * w["subln.weight"] * (1 - start)
                 out[t, 2 * pair], out[t, 2 * pair + 1] = o[: self.width], o[self.width :]
         return self.linear(out.reshape(len(q), -1), f"{name}.out_proj")
@@ -216,7 +226,10 @@ class Oracle:
                 if kind == "cross":
                     assert qkv.shape[1] == self.heads
                 else:
-                    k, v = qkv[:, self.heads : self.heads + self.kv_heads], qkv[:, self.heads + self.kv_heads :]
+                    k, v = (
+                        qkv[:, self.heads : self.heads + self.kv_heads],
+                        qkv[:, self.heads + self.kv_heads :],
+                    )
                 if kind == "full":
                     keys, values = k, v
                 if kind == "window":

@@ -81,7 +81,9 @@ def test_causal_conv(lengths, taps):
 
 @pytest.mark.parametrize("lengths", [(4,), (3, 1, 5)], ids=str)
 def test_causal_conv_gradcheck(lengths):
-    inputs = [normal(*shape, dtype=torch.float64).requires_grad_() for shape in ((sum(lengths), 2), (2, 3), (2,))]
+    inputs = [
+        normal(*shape, dtype=torch.float64).requires_grad_() for shape in ((sum(lengths), 2), (2, 3), (2,))
+    ]
     assert torch.autograd.gradcheck(lambda x, w, b: ops.causal_conv(x, w, b, batch_of(lengths), None), inputs)
 
 
@@ -126,12 +128,16 @@ def scan_inputs(rows, d=4, n=3):
     }  # fmt: skip
 
 
+def run_scan(x, batch, state=None):
+    return ops.selective_scan(x["u"], x["dt"], x["a"], x["b"], x["c"], x["skip"], batch, state)
+
+
 @pytest.mark.parametrize("elements", [1 << 19, 1, 30, 75], ids=lambda e: f"chunk{e}")
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
 def test_selective_scan(monkeypatch, lengths, elements):
     monkeypatch.setattr(ops, "_SCAN_ELEMENTS", elements)
     assert_same_gradients(
-        lambda **x: ops.selective_scan(**x, batch=batch_of(lengths), state=None),
+        lambda **x: run_scan(x, batch_of(lengths)),
         lambda **x: scan_formula(**x, lengths=lengths)[0],
         scan_inputs(sum(lengths)),
     )
@@ -140,7 +146,7 @@ def test_selective_scan(monkeypatch, lengths, elements):
 @pytest.mark.parametrize(("d", "n"), [(1, 1), (1, 5), (7, 1)])
 def test_selective_scan_of_one(d, n):
     assert_same_gradients(
-        lambda **x: ops.selective_scan(**x, batch=batch_of((3, 5)), state=None),
+        lambda **x: run_scan(x, batch_of((3, 5))),
         lambda **x: scan_formula(**x, lengths=(3, 5))[0],
         scan_inputs(8, d, n),
     )
@@ -189,7 +195,7 @@ def test_selective_scan_state(monkeypatch, lengths, slots, elements):
     x = scan_inputs(sum(lengths))
     state = SSMState(normal(4, 3, 4, seed=8))
     before = state.hidden.clone()
-    out = ops.selective_scan(**x, batch=batch_of(lengths, slots, [9] * len(lengths)), state=state)
+    out = run_scan(x, batch_of(lengths, slots, [9] * len(lengths)), state)
     initial = [before[s].t().double() for s in slots]
     expected, finals = scan_formula(**{k: v.double() for k, v in x.items()}, lengths=lengths, initial=initial)
     assert_close(out, expected)
@@ -239,7 +245,8 @@ def attention_formula(q, k, v, lam, visible):
 def window_formula(q, k, v, lam, lengths, window):
     parts = zip(*(x.split(lengths) for x in (q, k, v)), strict=True)
     return torch.cat([
-        attention_formula(qs, ks, vs, lam, lambda t: slice(max(0, t - window + 1), t + 1)) for qs, ks, vs in parts
+        attention_formula(qs, ks, vs, lam, lambda t: slice(max(0, t - window + 1), t + 1)) for qs, ks,
+        vs in parts
     ])  # fmt: skip
 
 
@@ -249,7 +256,14 @@ def attention_inputs(rows, heads, kv_heads, width, differential):
     return inputs | ({"lam": torch.tensor(0.6)} if differential else {})
 
 
-HEADS = [(4, 2, 3, True), (6, 2, 4, True), (8, 8, 1, True), (4, 4, 3, False), (6, 3, 2, False), (3, 1, 5, False)]
+HEADS = [
+    (4, 2, 3, True),
+    (6, 2, 4, True),
+    (8, 8, 1, True),
+    (4, 4, 3, False),
+    (6, 3, 2, False),
+    (3, 1, 5, False),
+]
 
 
 @pytest.mark.parametrize("block", [256, 1, 4])
@@ -279,8 +293,13 @@ def test_window_attention_heads(heads, kv_heads, width, differential):
 def test_window_attention_state_is_exact(lengths, window, starts):
     """Rings of sequences of any past: filled as the description says, and read back with new tokens."""
     slots, count = (3, 0, 2), len(lengths)
-    past = [normal(starts[s], 2, 3, seed=s) for s in range(count)], [normal(starts[s], 2, 3, seed=9 + s) for s in range(count)]
-    state = WindowKV(normal(4, window, 2, 3, seed=50) * 1e3, normal(4, window, 2, 3, seed=51) * 1e3)  # old contents
+    past = (
+        [normal(starts[s], 2, 3, seed=s) for s in range(count)],
+        [normal(starts[s], 2, 3, seed=9 + s) for s in range(count)],
+    )
+    state = WindowKV(
+        normal(4, window, 2, 3, seed=50) * 1e3, normal(4, window, 2, 3, seed=51) * 1e3
+    )  # old contents
     for s in range(count):
         for side, ring in zip(past, state.tensors, strict=True):
             for position in range(starts[s]):
@@ -289,7 +308,9 @@ def test_window_attention_state_is_exact(lengths, window, starts):
     x = attention_inputs(sum(lengths), 4, 2, 3, True)
     batch = batch_of(lengths, slots[:count], starts[:count])
     out = ops.window_attention(x["q"], x["k"], x["v"], batch, window, x["lam"], state)
-    for s, (found, q, k, v) in enumerate(zip(*(t.split(lengths) for t in (out, x["q"], x["k"], x["v"])), strict=True)):
+    for s, (found, q, k, v) in enumerate(
+        zip(*(t.split(lengths) for t in (out, x["q"], x["k"], x["v"])), strict=True)
+    ):
         keys, values = torch.cat([past[0][s], k]), torch.cat([past[1][s], v])
         start = starts[s]
         expected = attention_formula(
@@ -309,7 +330,11 @@ def shared_formula(q, k, v, lam, lengths, wanted):
     for length, count, ks, vs in zip(lengths, wanted, k.split(lengths), v.split(lengths), strict=True):
         first = length - count
         if count:
-            outs.append(attention_formula(q[at : at + count], ks, vs, lam, lambda t, first=first: slice(0, first + t + 1)))
+            outs.append(
+                attention_formula(
+                    q[at : at + count], ks, vs, lam, lambda t, first=first: slice(0, first + t + 1)
+                )
+            )
         at += count
     return torch.cat(outs)
 
@@ -319,7 +344,8 @@ def run_shared(q, k, v, lam, batch, cache=None):
 
 
 WANTED = [
-    ((6,), (6,)), ((6,), (1,)), ((6,), (3,)), ((3, 3, 3), (3, 3, 3)), ((3, 4), (1, 1)), ((9, 10, 11), (1, 1, 1)),
+    ((6,), (6,)), ((6,), (1,)), ((6,), (3,)), ((3, 3, 3), (3, 3, 3)), ((3, 4), (1, 1)),
+    ((9, 10, 11), (1, 1, 1)),
     ((7, 2, 5, 5, 1), (1, 2, 0, 5, 1)), ((8, 8, 7), (8, 7, 6)), ((4, 5), (0, 2)), ((11, 12, 3), (2, 2, 1)),
 ]  # fmt: skip
 
@@ -358,12 +384,17 @@ def test_shared_attention_of_nobody():
 
 
 @pytest.mark.parametrize(("lengths", "wanted"), WANTED, ids=str)
-@pytest.mark.parametrize("starts", [(0, 0, 0, 0, 0), (60, 3, 64, 130, 63), (200, 201, 199, 202, 150)], ids=str)
+@pytest.mark.parametrize(
+    "starts", [(0, 0, 0, 0, 0), (60, 3, 64, 130, 63), (200, 201, 199, 202, 150)], ids=str
+)
 def test_shared_attention_with_a_cache(lengths, wanted, starts):
     count = len(lengths)
     starts, slots = starts[:count], (4, 0, 5, 1, 2)[:count]
     cache = SharedKV(6, 1, (2, 3), torch.float32, torch.device("cpu"))
-    past = [normal(starts[s], 2, 3, seed=s) for s in range(count)], [normal(starts[s], 2, 3, seed=9 + s) for s in range(count)]
+    past = (
+        [normal(starts[s], 2, 3, seed=s) for s in range(count)],
+        [normal(starts[s], 2, 3, seed=9 + s) for s in range(count)],
+    )
     for at in range(0, max(starts), 50):  # in turns, so that pages of the sequences lie mixed
         for s in range(count):
             new = [side[s][at : at + 50] for side in past]
@@ -419,13 +450,35 @@ def test_sharp_scores_do_not_overflow():
         assert out[:, 0, 0].tolist() == [0.0, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("operation", ["scan", "window", "shared"])
+def test_autocast_changes_no_bit_of_what_accumulates(operation):
+    batch = batch_of((7, 4))
+    inputs = scan_inputs(11) if operation == "scan" else attention_inputs(11, 4, 2, 3, True)
+    run = {
+        "scan": lambda x: run_scan(x, batch),
+        "window": lambda x: ops.window_attention(x["q"], x["k"], x["v"], batch, 3, x["lam"], None),
+        "shared": lambda x: run_shared(x["q"], x["k"], x["v"], x["lam"], batch),
+    }[operation]
+    results = []
+    for enabled in (False, True):
+        leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = run(leaves)
+        out.square().sum().backward()
+        results.append((out, *(leaf.grad for leaf in leaves.values())))
+    for plain, autocast in zip(*results, strict=True):
+        assert autocast.dtype is torch.float32
+        assert torch.equal(plain, autocast)
+
+
 # ---- the promise of the module: a state is the only thing that changes, and it takes no gradient
 
 
 def test_operations_leave_their_inputs_alone():
     config = SambaYConfig(
         vocab_size=8, hidden_size=6, intermediate_size=4, num_hidden_layers=4, num_attention_heads=2,
-        num_key_value_heads=2, sliding_window=3, mamba_d_state=3, mamba_dt_rank=1, bos_token_id=0, eos_token_id=0,
+        num_key_value_heads=2, sliding_window=3, mamba_d_state=3, mamba_dt_rank=1, bos_token_id=0,
+        eos_token_id=0,
         pad_token_id=0,
     )  # fmt: skip
     pool = StatePool(config, 2)
@@ -439,7 +492,7 @@ def test_operations_leave_their_inputs_alone():
     first, second = pool.layers[0], pool.layers[1]
     outs = [
         ops.causal_conv(**conv, batch=batch, state=first.conv),
-        ops.selective_scan(**scan, batch=batch, state=first.ssm),
+        run_scan(scan, batch, first.ssm),
         ops.window_attention(**attention, batch=batch, window=3, state=second.window),
         run_shared(attention["q"], attention["k"], attention["v"], attention["lam"], batch, pool.shared),
     ]

@@ -273,13 +273,15 @@ def test_slots_and_pages_do_not_matter(build, small_pages, dtype):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
-    """Open, append, fork, park, resume, reset and close at random, against a list of what each slot has seen."""
+    """Open, append, fork, park, resume, reset, close at random, against a list of what each slot has seen."""
     model, oracle = pair
     rng = random.Random(seed)
     pool = StatePool(model.config, 5, tokens=1)
     seen, parked = {}, []
     for _ in range(200):
-        act = rng.choice(["open", "append", "append", "append", "append", "copy", "park", "resume", "reset", "close"])
+        act = rng.choice(
+            ["open", "append", "append", "append", "append", "copy", "park", "resume", "reset", "close"]
+        )
         slot = rng.choice(list(seen)) if seen else None
         if act == "open":
             if len(seen) == 5:
@@ -423,7 +425,9 @@ def measured(pool):
                 found[name] += sum(t[0].numel() * t.element_size() for t in state.tensors)
     cache = pool.shared
     tokens = cache.keys.shape[0] * cache.keys.shape[1]
-    found["shared KV per token"] = sum(t.numel() * t.element_size() for t in (cache.keys, cache.values)) // tokens
+    found["shared KV per token"] = (
+        sum(t.numel() * t.element_size() for t in (cache.keys, cache.values)) // tokens
+    )
     return found
 
 

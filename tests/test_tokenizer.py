@@ -14,7 +14,8 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from sambay.errors import CheckpointError, PromptError, SamplingError
-from sambay.tokenizer import Piece, StopMatcher, ThinkingSplitter, Tokenizer, split_thinking
+from sambay.streaming import Piece, StopMatcher, ThinkingSplitter, split_thinking
+from sambay.tokenizer import Tokenizer
 from sambay.train.vocabulary import PHI_CHAT_TEMPLATE, train_tokenizer
 
 TEXTS = ["The answer is 42, häufig gefragt. 你好，世界 🙂🙂 the end of the story, user and assistant.\n"] * 3

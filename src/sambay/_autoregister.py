@@ -99,7 +99,7 @@ class _AutoClassFinder:
                 stacklevel=2,
             )
         if not self.pending and self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
 
 
 def install() -> None:
@@ -115,5 +115,5 @@ def install() -> None:
     except (ImportError, ValueError):  # something odd stands in its place
         return
     finder = _AutoClassFinder()
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     finder.register()

@@ -33,6 +33,11 @@ class Group:
     rows: Tensor
     valid: Tensor | None
 
+    @property
+    def ordered(self) -> bool:
+        """True when the members stand in the order of the batch."""
+        return all(a < b for a, b in zip(self.members, self.members[1:], strict=False))
+
 
 class Ragged:
     """Index arithmetic of packed rows; each table is made once, when first asked for.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sambay.errors import CheckpointError
 
-__all__ = ["resolve"]
+__all__ = ["bundled_model", "resolve"]
 
 # Weights in safetensors only, and what describes them: never pickles, never code.
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"]
@@ -22,6 +22,15 @@ _FILE_SUFFIXES = (".safetensors", ".json", ".gguf", ".bin", ".pt", ".pth", ".ckp
 # How long the hub may take to say that it is there; afterwards what is cached is used. The download that
 # follows has timeouts and retries of its own.
 _HUB_ANSWER_S = 10.0
+
+
+def bundled_model() -> Path:
+    """The directory of the small model that comes with the package.
+
+    Raises:
+        CheckpointError: the installation lacks it.
+    """
+    return _checked(Path(__file__).with_name("assets") / "tutor")
 
 
 def resolve(model: str | Path, *, revision: str | None = None, progress: bool = True) -> Path:

@@ -22,8 +22,8 @@ __all__ = ["SambaYCache"]
 class SambaYCache(Cache):
     """Everything that the sequences of a batch remember: scan states, windows and the shared KV cache.
 
-    Each row of the batch has a slot in a `StatePool` and a length of its own, without its padding. A row can be
-    copied, dropped and reordered, but not shortened: a scan state cannot forget its last token.
+    Each row of the batch has a slot in a `StatePool` and a length of its own, without its padding. A row can
+    be copied, dropped and reordered, but not shortened: a scan state cannot forget its last token.
 
     Args:
         config: of the model that the cache will be used with.
@@ -62,21 +62,29 @@ class SambaYCache(Cache):
                 "a cache holds one sequence per row, so pass use_cache=False, or one document per row"
             )
         if self.pool is None:
-            # Ordinary tensors even under inference_mode: the cache may be continued outside of it.
-            with torch.inference_mode(False):
-                tokens = sum(packing.lengths) + rows * 64
-                self.pool = StatePool(self.config, rows, dtype=model.dtype, device=model.device, tokens=tokens)
-            self.slots = [self.pool.open() for _ in range(rows)]
+            self._open(rows, model, sum(packing.lengths))
+        assert self.pool is not None
         if rows != len(self.slots):
             raise PromptError(f"input_ids have {rows} rows but the cache holds {len(self.slots)} sequences")
-        self.columns += columns
         if not packing.lengths:  # nothing but padding
+            self.columns += columns
             return torch.zeros(0, self.config.vocab_size, dtype=model.dtype, device=model.device)
         slots = tuple(self.slots[row] for row in packing.owners)
         batch = self.pool.batch(input_ids, packing.lengths, slots, packing.wanted(keep))
         logits = model.run(batch, self.pool)
         self.pool.advance(batch)
+        self.columns += columns
         return logits
+
+    def _open(self, rows: int, model: SambaY, tokens: int) -> None:
+        kind = model.device.type
+        autocast = torch.is_autocast_enabled(kind)  # then keys and values are not in the dtype of the weights
+        dtype = torch.get_autocast_dtype(kind) if autocast else model.dtype
+        # Ordinary tensors even under inference_mode: the cache may be continued outside of it.
+        with torch.inference_mode(False):
+            room = tokens + rows * 64
+            self.pool = StatePool(self.config, rows, dtype=dtype, device=model.device, tokens=room)
+        self.slots = [self.pool.open() for _ in range(rows)]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns seen so far, padding included, as `generate` counts them."""
@@ -171,8 +179,8 @@ class SambaYCache(Cache):
         """
         if tokens_to_remove:
             raise SambaYError(
-                "the cache of a SambaY model cannot be cropped, because a scan state cannot forget its last tokens: "
-                "start again with a new cache (assisted and prompt-lookup decoding are not supported)"
+                "the cache of a SambaY model cannot be cropped, because a scan state cannot forget its last "
+                "tokens: start again with a new cache (assisted and prompt-lookup decoding are not supported)"
             )
 
     def activate_past_recording(self) -> None:

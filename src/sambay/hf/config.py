@@ -30,11 +30,11 @@ class Phi4FlashConfig(PreTrainedConfig):
     model_type = MODEL_TYPE
     keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - transformers' own way to declare it
 
-    def __init__(self, **kwargs: Any) -> None:
-        # The remote code that a checkpoint may name is replaced by this package, and would not be saved with it.
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - checked below
+        # Remote code that a checkpoint names is replaced by this package, and would not be saved with it.
         kwargs.pop("auto_map", None)
         defaults = SambaYConfig().to_dict()
-        del defaults["torch_dtype"], defaults["mamba_dt_rank"]  # no dtype is a choice too; the rank follows the width
+        del defaults["mamba_dt_rank"]  # follows the width
         if "vocab_size" in kwargs:
             defaults |= dict.fromkeys(_TOKENS)
         checked = SambaYConfig.from_dict(defaults | _without_foreign_dtype(kwargs)).to_dict()

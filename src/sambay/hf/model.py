@@ -1,17 +1,17 @@
-"""`Phi4FlashForCausalLM`: the one model, `sambay.SambaY`, in the shape that transformers, PEFT and TRL expect.
+"""`Phi4FlashForCausalLM`: the one model, `SambaY`, in the shape that transformers, PEFT and TRL expect.
 
 Shape legend: B rows, T columns (with padding), N real tokens in D documents, K columns whose logits are kept.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
@@ -23,7 +23,6 @@ from sambay.hf.config import Phi4FlashConfig
 from sambay.hf.names import disk_name, register_names
 from sambay.hf.packing import Packing, document_numbers
 from sambay.hf.recompute import recomputing
-from sambay.hf.registration import register_config
 from sambay.model import Head, SambaY
 
 __all__ = ["Phi4FlashForCausalLM"]
@@ -37,6 +36,8 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         model: a model to wrap instead, which shares its weights.
     """
 
+    config: Phi4FlashConfig
+    model: SambaY
     config_class = Phi4FlashConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
@@ -44,7 +45,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
     _is_stateful = True  # no assisted decoding: a scan state cannot go back to an earlier token
     _can_compile_fullgraph = False
     _supports_context_parallel = False
-    # One device for all: layers are not called as modules, so hooks that move data between them would not run.
+    # One device for all: layers are not called as modules, so hooks that move data between them do not run.
     _no_split_modules = ["SambaY"]  # noqa: RUF012 - transformers' own way to declare it
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
@@ -54,7 +55,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         self.gradient_checkpointing = False
         if not self.model.embedding.weight.is_meta:
             for module in self.model.modules():
-                module._is_hf_initialized = True  # type: ignore[assignment]  # SambaY has initialised itself
+                module.__dict__["_is_hf_initialized"] = True  # SambaY has initialised itself
         self.post_init()
 
     @classmethod
@@ -77,18 +78,20 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             CheckpointError: tensors are missing. transformers would go on with random ones.
             SambaYError: a `device_map` that splits the model.
         """
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
         missing = sorted(disk_name(name) for name in info["missing_keys"])
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise CheckpointError(
-                f"the checkpoint {args[0] if args else ''} lacks {len(missing)} tensors: {', '.join(missing[:5])}{more}"
+                f"the checkpoint {args[0] if args else ''} lacks {len(missing)} tensors: "
+                f"{', '.join(missing[:5])}{more}"
             )
         places = set((getattr(model, "hf_device_map", None) or {}).values())
         if len(places) > 1 or "disk" in places:
             raise SambaYError(
-                f"device_map places the model on {sorted(map(str, places))}: a SambaY model runs on one device, "
-                "so give device_map='auto', 'cuda' or 'cpu', or quantise it to make it fit"
+                f"device_map places the model on {sorted(map(str, places))}: a SambaY model runs on one "
+                "device, so give device_map='auto', 'cuda' or 'cpu', or quantise it to make it fit"
             )
         return (model, info) if output_loading_info else model
 
@@ -145,12 +148,15 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             with torch.no_grad():  # a state carries no gradients, so that those of the logits would be wrong
                 packed = past_key_values.run(self.model, packing.pack(ids), packing, keep)
         elif not packing.lengths:
-            raise PromptError(f"attention_mask is zero everywhere: input_ids of shape {(rows, columns)} are all padding")
+            raise PromptError(
+                f"attention_mask is zero everywhere: all of input_ids {(rows, columns)} is padding"
+            )
         else:
             packed = self._run(Batch.packed(packing.pack(ids), packing.lengths, wanted=packing.wanted(keep)))
         loss = None
-        if labels is not None or kwargs.get("shift_labels") is not None:
-            loss = self._loss(packed, labels, packing, keep, kwargs)
+        shifted = kwargs.pop("shift_labels", None)
+        if labels is not None or shifted is not None:
+            loss = self._loss(packed, labels, shifted, packing, keep, kwargs)
         logits = packing.unpack(packed, keep)
         if chosen is not None:
             logits = logits[:, chosen]
@@ -162,11 +168,14 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         if ids is None:
             raise PromptError("input_ids are missing: give token ids of shape (batch, time)")
         if ids.ndim != 2 or ids.numel() == 0 or ids.dtype.is_floating_point or ids.dtype is torch.bool:
-            raise PromptError(f"input_ids have shape {tuple(ids.shape)} and dtype {ids.dtype}: give integers, (batch, time)")
+            raise PromptError(
+                f"input_ids have shape {tuple(ids.shape)} and dtype {ids.dtype}: give integers, (batch, time)"
+            )
         low, high = (int(x) for x in torch.aminmax(ids))
         if low < 0 or high >= self.model.config.vocab_size:
             raise PromptError(
-                f"token id {low if low < 0 else high} is outside the vocabulary of {self.model.config.vocab_size} ids"
+                f"token id {low if low < 0 else high} is outside the vocabulary of "
+                f"{self.model.config.vocab_size} ids: use the tokenizer of the model"
             )
         return ids.long()
 
@@ -178,22 +187,36 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
     def _run(self, batch: Batch) -> Tensor:
         if not (self.gradient_checkpointing and self.training):
             return self.model.run(batch, None)
-        with recomputing(self.model, self._gradient_checkpointing_func, self._every_n_layers):
+        with recomputing(self.model, self._checkpoint, self._every_n_layers):
             return self.model.run(batch, None)
 
-    def _loss(self, packed: Tensor, labels: Tensor | None, packing: Packing, keep: int, kwargs: dict[str, Any]) -> Tensor:
-        shifted = kwargs.pop("shift_labels", None)
+    def _loss(
+        self,
+        logits: Tensor,
+        labels: Tensor | None,
+        shifted: Tensor | None,
+        packing: Packing,
+        keep: int,
+        kwargs: dict[str, Any],
+    ) -> Tensor:
         given = labels if shifted is None else shifted
+        assert given is not None
         if given.shape != packing.shape:
-            raise PromptError(f"labels have shape {tuple(given.shape)} for input_ids of shape {packing.shape}")
-        targets = packing.targets(given, keep, shifted=shifted is not None).to(packed.device)
+            raise PromptError(
+                f"labels have shape {tuple(given.shape)}: they must have that of input_ids, {packing.shape}"
+            )
+        targets = packing.targets(given, keep, shifted=shifted is not None).to(logits.device)
         loss: Tensor = self.loss_function(
-            logits=packed, labels=targets, shift_labels=targets, vocab_size=packed.shape[-1], **kwargs
+            logits=logits, labels=targets, shift_labels=targets, vocab_size=logits.shape[-1], **kwargs
         )
         return loss
 
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any  # noqa: ANN401
+    def _prepare_cache_for_generation(  # type: ignore[override, unused-ignore]
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        *args: Any,  # noqa: ANN401 - what else it is given depends on the version of transformers
+        **kwargs: Any,  # noqa: ANN401
     ) -> None:
         """Begin a `generate` call: check what it was given, and make the cache."""
         mask = model_kwargs.get("attention_mask")
@@ -204,10 +227,14 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             )
         kind = generation_config.cache_implementation
         if kind not in (None, "dynamic"):
-            raise SambaYError(f"cache_implementation={kind!r} is not supported: leave it out, a SambaY model has its own")
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            raise SambaYError(
+                f"cache_implementation={kind!r} is not supported: leave it out, the cache is our own"
+            )
+        if generation_config.use_cache is False or model_kwargs.get("past_key_values") is not None:
+            prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc, unused-ignore]
+            prepare(generation_config, model_kwargs, *args, **kwargs)
+        else:
             model_kwargs["past_key_values"] = SambaYCache(self.config)
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     def init_continuous_batching(self, *args: object, **kwargs: object) -> NoReturn:
         """Not supported here.
@@ -215,7 +242,9 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             SambaYError: always; the engine of this package batches continuously.
         """
-        raise SambaYError("continuous batching by transformers is not supported: use sambay's own engine, sambay.LLM")
+        raise SambaYError(
+            "transformers cannot batch a SambaY model continuously: use sambay's own engine, sambay.LLM"
+        )
 
     def _set_gradient_checkpointing(
         self,
@@ -224,7 +253,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         every_n_layers: int = 1,
     ) -> None:
         self.gradient_checkpointing = enable
-        self._gradient_checkpointing_func = gradient_checkpointing_func
+        self._checkpoint = gradient_checkpointing_func
         self._every_n_layers = every_n_layers
 
     def get_input_embeddings(self) -> nn.Module:
@@ -233,7 +262,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the embedding; a tied model then unembeds by the new one."""
-        self.model.embedding = value  # type: ignore[assignment]
+        self.model.embedding = cast("nn.Embedding", value)
 
     def get_output_embeddings(self) -> nn.Module:
         """The module whose `weight` unembeds: the embedding itself in a tied model, else the head."""
@@ -249,7 +278,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             return
         if self.model.lm_head.weight is None:
             raise SambaYError("the head is tied to the embedding: replace that, with set_input_embeddings")
-        self.model.lm_head.weight = new_embeddings.weight  # type: ignore[assignment]
+        self.model.lm_head.weight = cast("nn.Parameter", new_embeddings.weight)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:  # noqa: ANN401
         """Grow or shrink the vocabulary, as `PreTrainedModel.resize_token_embeddings` does."""
@@ -260,37 +289,40 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             grown = head.bias.new_zeros(size)
             grown[: head.bias.numel()] = head.bias.detach()[:size]
             head.bias = nn.Parameter(grown, head.bias.requires_grad)
-        # Special tokens that fell away with a smaller vocabulary are no longer there.
-        tokens = {name: getattr(self.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        for name, token in tokens.items():
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            token = getattr(self.config, name)
             ids = token if isinstance(token, (list, tuple)) else [token]
-            if any(id is not None and id >= size for id in ids):
+            if any(i is not None and i >= size for i in ids):  # fell away with a smaller vocabulary
                 setattr(self.config, name, None)
-        self.model.config = dataclasses.replace(
-            self.config.to_sambay(), torch_dtype=self.model.config.torch_dtype
-        )
+        self.model.config = self.config.to_sambay()
         return embedding
 
-    def _get_resized_lm_head(self, old_lm_head: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401
-        """transformers resizes `nn.Linear`; our head is one in all but name."""
-        if not isinstance(old_lm_head, Head):
-            resized: nn.Module = super()._get_resized_lm_head(old_lm_head, *args, **kwargs)
-            return resized
+    def _get_resized_lm_head(  # type: ignore[override, unused-ignore]
+        self,
+        old_lm_head: Head,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Head:
+        """Resize the head of an untied model, which transformers wants to be an `nn.Linear`."""
         assert old_lm_head.weight is not None
-        linear = nn.Linear(*reversed(old_lm_head.weight.shape), bias=False, device="meta")
+        size, width = old_lm_head.weight.shape
+        linear = nn.Linear(width, size, bias=False, device="meta")
         linear.weight = old_lm_head.weight
-        old_lm_head.weight = super()._get_resized_lm_head(linear, *args, **kwargs).weight
+        resized: Any = super()._get_resized_lm_head(linear, *args, **kwargs)
+        old_lm_head.weight = resized.weight
         return old_lm_head
 
 
 def _refuse(embeds: Tensor | None, cache: object, kwargs: dict[str, Any], config: Phi4FlashConfig) -> None:
     """One sentence for each thing that other models can do and this one cannot."""
     if embeds is not None:
-        raise SambaYError("inputs_embeds are not supported, nor is prompt tuning, which needs them: give input_ids")
+        raise SambaYError(
+            "inputs_embeds (and prompt tuning, which needs them) are not supported: give input_ids"
+        )
     if cache is not None and not isinstance(cache, SambaYCache):
         raise SambaYError(
-            f"past_key_values is a {type(cache).__name__}: a SambaY model needs a sambay.hf.SambaYCache(model.config), "
-            "or none, and makes one"
+            f"past_key_values is a {type(cache).__name__}: leave it out, or give a "
+            "sambay.hf.SambaYCache(model.config)"
         )
     for name in ("output_attentions", "output_hidden_states"):
         if kwargs.pop(name, None) or getattr(config, name, False):
@@ -306,5 +338,4 @@ def _columns(logits_to_keep: int | Tensor, columns: int) -> tuple[int, Tensor | 
     return keep, chosen - (columns - keep)
 
 
-register_config()
-register_names(Phi4FlashForCausalLM.__name__)
+register_names()

@@ -1,4 +1,4 @@
-"""From padded batches to packed documents and back: padding is neither computed nor seen, documents never mix.
+"""From padded batches to packed documents and back: padding is never computed, documents never mix.
 
 Shape legend: a batch of B rows and T columns holds N real tokens in D documents; of each row the last K
 columns are kept.
@@ -6,6 +6,7 @@ columns are kept.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,10 @@ def document_numbers(
     if numbers is None and bounds is not None:
         total = shape[0] * shape[1]
         if shape[0] != 1 or int(bounds[0]) != 0 or int(bounds[-1]) != total:
-            raise PromptError(f"cu_seq_lens_q from {int(bounds[0])} to {int(bounds[-1])} does not fit input_ids {shape}")
+            raise PromptError(
+                f"cu_seq_lens_q runs from {int(bounds[0])} to {int(bounds[-1])}: for input_ids of shape "
+                f"{shape} it must run from 0 to {total}, and all documents be in one row"
+            )
         places = torch.arange(total, device=bounds.device)
         numbers = torch.bucketize(places, bounds[1:], right=True).view(shape)
     given = {"position_ids": position_ids, "seq_idx": numbers}
@@ -50,7 +54,9 @@ def document_numbers(
         if values is None:
             continue
         if values.ndim != 2 or values.shape[0] not in (1, shape[0]) or values.shape[1] != shape[1]:
-            raise PromptError(f"{name} has shape {tuple(values.shape)}: it must fit input_ids of shape {shape}")
+            raise PromptError(
+                f"{name} has shape {tuple(values.shape)}: it must fit input_ids of shape {shape}"
+            )
         given[name] = values.expand(shape)
     return given["position_ids"], given["seq_idx"]
 
@@ -93,10 +99,14 @@ class Packing:
         rows, columns = input_ids.shape
         places = None
         if attention_mask is not None:
-            if attention_mask.ndim != 2 or attention_mask.shape[0] != rows or attention_mask.shape[1] < columns:
+            if (
+                attention_mask.ndim != 2
+                or attention_mask.shape[0] != rows
+                or attention_mask.shape[1] < columns
+            ):
                 raise PromptError(
-                    f"attention_mask has shape {tuple(attention_mask.shape)} for input_ids of shape {(rows, columns)}: "
-                    "it must be (batch, time), zero where a token is padding"
+                    f"attention_mask has shape {tuple(attention_mask.shape)} for input_ids of shape "
+                    f"{(rows, columns)}: it must be (batch, time), zero where a token is padding"
                 )
             mask = attention_mask[:, -columns:].bool()
             if not bool(mask.all()):
@@ -116,7 +126,7 @@ class Packing:
             begins[1:] |= values[1:] != values[:-1]
         firsts = begins.nonzero().squeeze(1)
         bounds = [*firsts.tolist(), at.numel()]
-        lengths = tuple(b - a for a, b in zip(bounds, bounds[1:], strict=False))
+        lengths = tuple(b - a for a, b in itertools.pairwise(bounds))
         return cls((rows, columns), places, lengths, tuple(row[firsts].tolist()))
 
     @property
@@ -143,12 +153,12 @@ class Packing:
         """Put the tokens of the last columns, (R, ...), into (B, keep, ...), zeros where there is padding."""
         rows, columns = self.shape
         if self.places is None:
-            return values.unflatten(0, (rows, keep))
+            return values.view(rows, keep, *values.shape[1:])
         kept = self._kept(keep)
         at = self.places if kept is None else self.places[kept]
         out = values.new_zeros(rows * keep, *values.shape[1:])
         out = out.index_copy(0, at // columns * keep + at % columns - (columns - keep), values)
-        return out.unflatten(0, (rows, keep))
+        return out.view(rows, keep, *values.shape[1:])
 
     def targets(self, labels: Tensor, keep: int, *, shifted: bool = False) -> Tensor:
         """What the tokens of the last columns are to predict, (R,).

@@ -34,8 +34,8 @@ def recomputing(model: SambaY, checkpoint: Callable[..., Any], every: int) -> It
         checkpoint: `torch.utils.checkpoint.checkpoint`, or something with its signature.
         every: recompute each `every`-th layer, and keep the results of the others.
     """
-    # Not reentrant, whatever was asked for: reentrant checkpointing loses the gradients of what is not a plain
-    # tensor argument, such as the shared keys and values.
+    # Not reentrant, whatever was asked for: reentrant checkpointing loses the gradients of what is not a
+    # plain tensor argument, such as the shared keys and values.
     checkpoint = functools.partial(checkpoint, use_reentrant=False)
     changed: list[tuple[nn.Module, str, Any]] = []
     try:

@@ -350,8 +350,8 @@ def shared_attention(q: Tensor, view: SharedView, batch: Batch, lam: Tensor | No
 
 def _rectangle(x: Tensor, group: Group) -> Tensor:
     """Packed rows (N, ...) -> (members, width, ...)."""
-    if group.rows.numel() == x.shape[0] and group.valid is None and len(group.members) in (1, x.shape[0]):
-        return x.view(*group.rows.shape, *x.shape[1:])  # one sequence, or one row each in order
+    if group.rows.numel() == x.shape[0] and group.valid is None and group.ordered:
+        return x.view(*group.rows.shape, *x.shape[1:])
     return x.index_select(0, group.rows.flatten()).unflatten(0, group.rows.shape)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
 from sambay.errors import ConfigError
@@ -19,6 +19,10 @@ SPECIAL_TOKENS = (END_OF_TEXT, "<|system|>", "<|user|>", "<|assistant|>", "<|end
 """The control tokens; they have the first ids, in this order."""
 THINK_TOKENS = ("<think>", "</think>")
 """Tokens, but not special: what the model thinks is text that decoding keeps. They have the last ids."""
+
+# Where no token may cross a border: a digit stands alone; a word or a sign takes the space before it, and the one
+# after it where a digit follows, so that " + " and ": " in a calculation are one token each.
+_PIECES = r"\d| ?\p{L}+(?: (?=\d))?| ?[^\s\p{L}\d]+(?: (?=\d))?|\s"
 
 # The role is checked because it becomes part of a control token: a role named "end" would forge one.
 PHI_CHAT_TEMPLATE = """\
@@ -55,7 +59,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, model_max_length: 
         raise ConfigError("texts is one string, which would be read letter by letter: give a list of texts")
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -59,9 +59,9 @@ Node = int | str | Sum | Product | Square
 _SHAPES: Final = (
     (
         "a + b × c|a × b + c|a - b × c|a × b - c|(a + b) × c|(a - b) × c|a × (b + c)|a × (b - c)|a - (b + c)"
-        "|a - (b - c)|a - b + c|a + b - c|a - b - c|a ÷ b + c|a + b ÷ c|a - b ÷ c|a ÷ b - c|a ÷ b × c|a × b "
-        "÷ c"
-        "|(a + b) ÷ c|(a - b) ÷ c|a ÷ (b + c)|a ÷ (b - c)|a × b × c|a^2 + b|a + b^2|a^2 - b|a - b^2|(a - b)^2"
+        "|a - (b - c)|a - b + c|a + b - c|a - b - c|a ÷ b + c|a + b ÷ c|a - b ÷ c|a ÷ b - c|a ÷ b × c"
+        "|a × b ÷ c|(a + b) ÷ c|(a - b) ÷ c|a ÷ (b + c)|a ÷ (b - c)|a × b × c|a^2 + b|a + b^2|a^2 - b"
+        "|a - b^2|(a - b)^2"
     ),
     (
         "a + b × c|a × b + c|a - b × c|a × b - c|(a + b) × c|(a - b) × c|a × (b + c)|a × (b - c)|(a + b) ÷ c"
@@ -78,8 +78,7 @@ _SHAPES: Final = (
         "|a × (b + c × (d - e))|a - (b × (c - d) + e)|a × ((b + c) × d - e)|(a + b × c) ÷ d + e"
         "|a + b × c + d ÷ e|a - b ÷ c - d × e|(a - b) × (c + d) - e|a × b × c - d|a × b + c × d + e"
         "|(a × b + c) ÷ d - e|a ÷ (b - c) + d × e|a^2 + b × (c - d)|a × b^2 - c × d|(a + b)^2 - c × d"
-        "|a^2 - b × c + d|a × (b + c) + d × (e - f)|a × b + c|a × b - c|(a + b) × c|a × (b + c)|(a + b) × (c "
-        "- d)"
+        "|a^2 - b × c + d|a × (b + c) + d × (e - f)|a × b + c|a × b - c|(a + b) × c|a × (b + c)"
     ),
 )
 
@@ -167,21 +166,23 @@ def _operand(parent: Node, child: Node, leading: bool = False, canon: bool = Fal
     return f"({text})" if _bracketed(parent, child) else text
 
 
-def value(node: Node, top: bool = True) -> int | None:
+def value(node: Node, numbers: Mapping[str, int], top: bool = True) -> int | None:
     """Compute an expression, or refuse it.
 
     Args:
-        node: The tree, of numbers.
+        node: The tree.
+        numbers: What its letters stand for.
         top: Whether it is the whole expression, which alone may fall below zero.
 
     Returns:
-        The value, or None where a division is not exact or a step leaves the range of school exercises.
+        The value, or None where a division is not exact, a factor is 0, or a step leaves the range of school
+        exercises.
     """
     match node:
         case Sum(parts):
             total = 0
             for sign, part in parts:
-                term = value(part, top=False)
+                term = value(part, numbers, top=False)
                 if term is None:
                     return None
                 total += term if sign == "+" else -term
@@ -191,18 +192,18 @@ def value(node: Node, top: bool = True) -> int | None:
         case Product(parts):
             total = 1
             for sign, part in parts:
-                factor = value(part, top=False)
-                if factor is None or (sign == "÷" and (not factor or total % factor)):
+                factor = value(part, numbers, top=False)
+                if not factor or (sign == "÷" and total % factor):
                     return None
                 total = total * factor if sign == "×" else total // factor
             return total if total <= 5000 else None
         case Square(base):
-            root = value(base, top=False)
-            return None if root is None or root > 30 else root * root
-        case int():
-            return node
+            root = value(base, numbers, top=False)
+            return root * root if root and root <= 30 else None
         case str():
-            raise AssertionError(f"the shape's letter {node} has no number")
+            return numbers[node]
+        case _:
+            return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,15 +213,18 @@ class _Shape:
     tree: Node
     terms: tuple[str, ...]
     factors: tuple[str, ...]
-    # (dividend, divisor): the dividend is multiplied, so that most divisions come out exact at once.
-    divisions: tuple[tuple[str, str], ...]
+    # (letter, divisor): the letter is the dividend, and is multiplied by the divisor so that it divides.
+    divisions: tuple[tuple[str, Node], ...]
+    # (letter, dividend, divisor): the letter is a term of the dividend, and is raised until that divides.
+    sums: tuple[tuple[str, Sum, Node], ...]
 
     @staticmethod
     def of(text: str) -> _Shape:
         tree = parse(text)
         terms: list[str] = []
         factors: list[str] = []
-        divisions: list[tuple[str, str]] = []
+        divisions: list[tuple[str, Node]] = []
+        sums: list[tuple[str, Sum, Node]] = []
 
         def walk(node: Node, into: list[str]) -> None:
             match node:
@@ -233,13 +237,16 @@ class _Shape:
                     head = parts[0][1]
                     for sign, part in parts:
                         walk(part, factors)
-                        if sign == "÷" and isinstance(head, str) and isinstance(part, str):
+                        if sign == "÷" and isinstance(head, str):
                             divisions.append((head, part))
+                        elif sign == "÷" and isinstance(head, Sum):
+                            letter = next(t for plus, t in head.terms if plus == "+" and isinstance(t, str))
+                            sums.append((letter, head, part))
                 case Square(base):
                     walk(base, factors)
 
         walk(tree, terms)
-        return _Shape(tree, tuple(terms), tuple(factors), tuple(divisions))
+        return _Shape(tree, tuple(terms), tuple(factors), tuple(divisions), tuple(sums))
 
 
 _LEVELS: Final = tuple(tuple(_Shape.of(text) for text in shapes.split("|")) for shapes in _SHAPES)
@@ -272,12 +279,13 @@ def _draw(dice: Dice) -> Node:
         numbers |= {letter: dice.between(*_FACTOR_RANGE[level]) for letter in shape.factors}
         if level == 2 and len(shape.factors) == 2 and not shape.divisions:
             numbers[shape.factors[0]] = dice.between(12, 99)
-        for dividend, divisor in shape.divisions:
-            numbers[dividend] *= numbers[divisor]
-        tree = _fill(shape.tree, numbers)
-        result = value(tree)
+        for letter, divisor in shape.divisions:
+            numbers[letter] *= value(divisor, numbers) or 1
+        for letter, dividend, divisor in shape.sums:
+            numbers[letter] += -(value(dividend, numbers) or 0) % (value(divisor, numbers) or 1)
+        result = value(shape.tree, numbers)
         if result is not None and (result >= 0 or below_zero):
-            return tree
+            return _fill(shape.tree, numbers)
 
 
 def draft(dice: Dice) -> Draft:

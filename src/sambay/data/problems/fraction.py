@@ -166,6 +166,9 @@ def _sorted_pair(dice: Dice) -> Numbers:
 
 def _draw_sub(dice: Dice) -> Numbers:
     a, b, c, d = _pair(dice)
+    if (a, b) == (c, d):
+        # 0 is an answer, but not one in seven.
+        a, b, c, d = _pair(dice)
     below_zero = Fraction(a, b) < Fraction(c, d)
     return (c, d, a, b) if below_zero and dice.chance(0.8) else (a, b, c, d)
 

@@ -1,8 +1,8 @@
 r"""The family "word_problems": what a story is, who is in it, and how its plan becomes steps.
 
-A story is data: templates of its question, a draw of its numbers a, b, c, d, and a plan of labelled steps. The
-first step, such as "Cost: a × b", names its result P, the next ones Q, R, S and T; plain numbers stand for
-themselves; "mod" is a division whose rest is the result.
+A story is data: templates of its question, a draw of its numbers a, b, c, d, and a plan of labelled steps.
+The first step, such as "Cost: a × b", names its result P, the next ones Q, R, S and T; plain numbers stand
+for themselves; "mod" is a division whose rest is the result.
 
 Example::
 

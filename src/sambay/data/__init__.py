@@ -1,0 +1,1 @@
+"""Data: problems with worked solutions, documents, and how they are packed."""

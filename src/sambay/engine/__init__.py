@@ -1,0 +1,8 @@
+"""The engine: requests in, tokens out."""
+
+from sambay.engine.core import Engine
+from sambay.engine.llm import LLM
+from sambay.engine.outputs import CompletionOutput, Logprob, RequestOutput, StreamEvent
+from sambay.engine.params import SamplingParams
+
+__all__ = ["LLM", "CompletionOutput", "Engine", "Logprob", "RequestOutput", "SamplingParams", "StreamEvent"]

@@ -1,0 +1,198 @@
+"""The engine's loop: admit, compute one batch, sample, report. Data flows one way through `step`."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import torch
+from torch import Tensor
+
+from sambay.engine.outputs import RequestOutput, StreamEvent
+from sambay.engine.params import SamplingParams
+from sambay.engine.request import Completion, Request, new_output
+from sambay.engine.sampler import sample, top_logprobs
+from sambay.engine.scheduler import Scheduler, Share
+from sambay.errors import ContextError, PromptError, SamplingError
+from sambay.model import SambaY
+from sambay.state import StatePool
+from sambay.tokenizer import Tokenizer
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Runs many requests at once over one model: continuous batching with chunked prefill.
+
+    Args:
+        model: the model, in eval mode.
+        tokenizer: to make text with; None works on token ids alone.
+        end_ids: tokens that end a completion.
+        max_model_len: tokens of a sequence at most, prompt and completion.
+        max_num_seqs: sequences that run at once.
+        max_num_batched_tokens: tokens computed in one step; a longer prompt goes in chunks.
+        seed: of the stream from which requests without a seed draw theirs.
+    """
+
+    def __init__(
+        self,
+        model: SambaY,
+        tokenizer: Tokenizer | None,
+        *,
+        end_ids: frozenset[int],
+        max_model_len: int,
+        max_num_seqs: int = 16,
+        max_num_batched_tokens: int = 512,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.tokenizer, self.end_ids = model, tokenizer, end_ids
+        self.max_model_len = max_model_len
+        self.scheduler = Scheduler(max_num_seqs, max_num_batched_tokens)
+        self.pool = StatePool(model.config, max_num_seqs, dtype=model.dtype, device=model.device)
+        self._seeds = torch.Generator().manual_seed(seed % 2**64)
+        self._names = itertools.count()
+        self._requests: dict[str, Request] = {}
+
+    @property
+    def busy(self) -> bool:
+        """True while any request is unfinished."""
+        return self.scheduler.busy
+
+    def add(self, prompt: str | None, prompt_ids: list[int], params: SamplingParams) -> RequestOutput:
+        """Queue a request.
+
+        Args:
+            prompt: its text, if it was given as text.
+            prompt_ids: its tokens.
+            params: how to generate.
+
+        Returns:
+            The output, which fills as steps are run.
+
+        Raises:
+            PromptError: an empty prompt, or ids outside the vocabulary.
+            ContextError: the prompt leaves no room for a single token.
+            SamplingError: parameters that need a tokenizer when there is none, or unknown stop tokens.
+        """
+        self._check(prompt_ids, params)
+        output = new_output(str(next(self._names)), prompt, prompt_ids)
+        room = self.max_model_len - len(prompt_ids)
+        limit = room if params.max_tokens is None else min(params.max_tokens, room)
+        request = Request(output, params, self.end_ids, limit)
+        seed = params.seed
+        if seed is None:
+            seed = int(torch.randint(0, 2**62, (), generator=self._seeds))
+        thinking = prompt is not None and prompt.rstrip("\n").endswith("<think>")
+        request.completions = [
+            Completion(request, i, seed + i, self.tokenizer, thinking=thinking) for i in range(params.n)
+        ]
+        output.outputs = [completion.output for completion in request.completions]
+        self._requests[output.request_id] = request
+        self.scheduler.waiting.extend(request.completions)
+        return output
+
+    def _check(self, ids: list[int], params: SamplingParams) -> None:
+        vocab = self.model.config.vocab_size
+        if not ids:
+            raise PromptError("the prompt is empty: give at least one token")
+        for token in ids:
+            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab:
+                raise PromptError(f"the prompt has token id {token!r}: ids are integers from 0 to {vocab - 1}")
+        if len(ids) >= self.max_model_len:
+            raise ContextError(
+                f"the prompt has {len(ids)} tokens, but the context holds {self.max_model_len} and one is needed "
+                "for the answer: shorten the prompt"
+            )
+        if self.tokenizer is None and params.stop_strings:
+            raise SamplingError("stop strings need a tokenizer, and this checkpoint has none: use stop_token_ids")
+        for token in params.stop_token_ids or ():
+            if token >= vocab:
+                raise SamplingError(f"stop_token_ids has {token}: the vocabulary ends at {vocab - 1}")
+
+    def abort(self, request_id: str) -> None:
+        """End a request at once and give its slots back. Unknown and finished ids are ignored."""
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            return
+        for completion in request.completions:
+            if not completion.output.finish_reason:
+                completion.output.finish_reason = "abort"
+                self._release(completion)
+        self._finish(request)
+
+    @torch.inference_mode()
+    def step(self) -> list[StreamEvent]:
+        """Compute one batch and return an event for every token that was sampled."""
+        events: list[StreamEvent] = []
+        for completion in self.scheduler.admit():
+            completion.slot = self.pool.open()
+            if completion.index and completion.request.forked is not None:
+                snapshot, logits = completion.request.forked
+                self.pool.restore(completion.slot, snapshot)
+                completion.computed = snapshot.length
+                events.append(self._sample(completion, logits))
+        shares = [share for share in self.scheduler.plan() if not share.completion.output.finish_reason]
+        if shares:
+            events += self._compute(shares)
+        return events
+
+    def _compute(self, shares: list[Share]) -> list[StreamEvent]:
+        ids, lengths, slots, wanted = [], [], [], []
+        for share in shares:
+            completion = share.completion
+            assert completion.slot is not None
+            ids += completion.next_ids(share.tokens)
+            lengths.append(share.tokens)
+            slots.append(completion.slot)
+            wanted.append(int(completion.computed + share.tokens == completion.length))
+        tokens = torch.tensor(ids, device=self.model.device)
+        batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
+        rows = iter(self.model.run(batch, self.pool))
+        self.pool.advance(batch)
+        events = []
+        for share, asks in zip(shares, wanted, strict=True):
+            completion = share.completion
+            completion.computed += share.tokens
+            if asks:
+                logits = next(rows)
+                request = completion.request
+                if request.params.n > 1 and request.forked is None and not completion.output.token_ids:
+                    assert completion.slot is not None
+                    request.forked = (self.pool.snapshot(completion.slot), logits.clone())
+                events.append(self._sample(completion, logits))
+        return events
+
+    def _sample(self, completion: Completion, logits: Tensor) -> StreamEvent:
+        params, output = completion.request.params, completion.output
+        token = sample(
+            logits, params, completion.generator, completion.prompt_ids, output.token_ids, completion.banned()
+        )
+        if output.logprobs is not None:
+            entry = top_logprobs(logits, token, params.logprobs or 0)
+            if self.tokenizer is not None:
+                decode = self.tokenizer.decode
+                entry = {
+                    t: type(lp)(lp.logprob, lp.rank, decode([t], skip_special_tokens=False))
+                    for t, lp in entry.items()
+                }
+            output.logprobs.append(entry)
+            output.cumulative_logprob = (output.cumulative_logprob or 0.0) + entry[token].logprob
+        event = completion.append(token)
+        if event.finish_reason:
+            self._release(completion)
+            if completion.request.finished:
+                self._requests.pop(completion.request.output.request_id, None)
+                self._finish(completion.request)
+        return event
+
+    def _release(self, completion: Completion) -> None:
+        self.scheduler.drop(completion)
+        if completion.slot is not None:
+            self.pool.close(completion.slot)
+            completion.slot = None
+
+    @staticmethod
+    def _finish(request: Request) -> None:
+        request.forked = None
+        request.output.finished = True
+        request.output.metrics.finished = time.perf_counter()

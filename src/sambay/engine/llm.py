@@ -1,0 +1,295 @@
+"""The front door of the library: load a checkpoint, generate text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from sambay import hub
+from sambay.engine.core import Engine
+from sambay.engine.outputs import RequestOutput, StreamEvent
+from sambay.engine.params import SamplingParams
+from sambay.errors import CheckpointError, ConfigError, PromptError, SamplingError
+from sambay.model import SambaY
+from sambay.progress import task_progress
+from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
+
+__all__ = ["LLM", "Prompt", "resolve_device"]
+
+Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
+"""Text, token ids, or a mapping with `prompt` or `prompt_token_ids`."""
+
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LLM:
+    """A model that generates.
+
+    Args:
+        model: a checkpoint directory, a model id on the hub, or None for the model bundled with the package.
+        tokenizer: directory of another tokenizer; None takes the checkpoint's. A checkpoint without a
+            tokenizer runs on token ids.
+        dtype: "float32", "bfloat16", "float16", a torch dtype, or "auto" for that of the checkpoint.
+        device: a torch device, or "auto" for a GPU where there is one.
+        seed: of requests that bring no seed of their own.
+        max_model_len: tokens of a sequence at most; None takes the model's context.
+        max_num_seqs: sequences that run at once.
+        max_num_batched_tokens: tokens computed in one step; longer prompts go in chunks of this size.
+        progress: show progress bars while weights load.
+
+    Raises:
+        ConfigError, CheckpointError: the checkpoint or an argument is bad; the message says how to mend it.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        tokenizer: str | Path | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        seed: int = 0,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 16,
+        max_num_batched_tokens: int = 512,
+        progress: bool = False,
+    ) -> None:
+        for name, value in (("max_num_seqs", max_num_seqs), ("max_num_batched_tokens", max_num_batched_tokens)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}: it must be an integer, 1 or more")
+        directory = hub.bundled_model() if model is None else hub.resolve(model)
+        self.directory = directory
+        with task_progress("Loading", enabled=progress) as bar:
+            self.model = SambaY.from_pretrained(
+                directory, dtype=_resolve_dtype(dtype), device=resolve_device(device), progress=bar.update
+            )
+        config = self.model.config
+        context = config.max_position_embeddings
+        if max_model_len is not None and not 1 <= max_model_len <= context:
+            raise ConfigError(f"max_model_len is {max_model_len}: it must be from 1 to the model's context of {context}")
+        self.max_model_len = max_model_len or context
+        self.tokenizer: Tokenizer | None = None
+        if tokenizer is not None:
+            self.tokenizer = Tokenizer.from_pretrained(tokenizer)
+        elif (directory / TOKENIZER_FILE).exists():
+            self.tokenizer = Tokenizer.from_pretrained(directory)
+        if self.tokenizer is not None and self.tokenizer.vocab_size > config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer has {self.tokenizer.vocab_size} tokens but the model only {config.vocab_size}: "
+                "they belong to different checkpoints"
+            )
+        self._generation = _generation_config(directory)
+        ends = self._generation.get("eos_token_id", list(config.eos_token_ids))
+        ends = [ends] if isinstance(ends, int) else ends or []
+        self.engine = Engine(
+            self.model,
+            self.tokenizer,
+            end_ids=frozenset(ends) | frozenset(config.eos_token_ids),
+            max_model_len=self.max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            seed=seed,
+        )
+
+    def default_sampling_params(self, **changes: Any) -> SamplingParams:  # noqa: ANN401 - the fields of SamplingParams
+        """What the checkpoint's `generation_config.json` recommends, with some fields changed."""
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        known = {name: self._generation[name] for name in names if self._generation.get(name) is not None}
+        if self._generation.get("do_sample") is False:
+            known["temperature"] = 0.0
+        return SamplingParams(**(known | changes))
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
+    ) -> list[RequestOutput]:
+        """Complete prompts.
+
+        Args:
+            prompts: one prompt or several: text, token ids, or `{"prompt": ...}` / `{"prompt_token_ids": ...}`.
+            sampling_params: one for all prompts or one each; None takes the checkpoint's recommendation.
+            use_tqdm: show a progress bar (the name that vLLM's users know).
+
+        Returns:
+            One output per prompt, in their order.
+
+        Raises:
+            PromptError, ContextError, SamplingError: a bad prompt or parameter; nothing has been run then.
+        """
+        return self._drive([self._encode(p) for p in _as_prompts(prompts)], sampling_params, use_tqdm)
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer conversations, rendered with the checkpoint's chat template.
+
+        Args:
+            messages: one conversation, or several: lists of `{"role": ..., "content": ...}`.
+            sampling_params: as in `generate`.
+            use_tqdm: show a progress bar.
+            add_generation_prompt: end the prompt where the assistant begins.
+            chat_template_kwargs: further variables of the template.
+
+        Raises:
+            PromptError: no template, no tokenizer, or malformed messages; otherwise as `generate`.
+        """
+        several = bool(messages) and not isinstance(messages[0], Mapping)
+        conversations = messages if several else [messages]
+        extra = dict(chat_template_kwargs or {})
+        encoded = [self._encode_chat(c, add_generation_prompt, extra) for c in conversations]  # type: ignore[arg-type]
+        return self._drive(encoded, sampling_params, use_tqdm)
+
+    def stream(
+        self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None
+    ) -> Iterator[StreamEvent]:
+        """Generate token by token.
+
+        Args:
+            prompt: a prompt as in `generate`, or a conversation as in `chat` (a list of messages).
+            sampling_params: how to generate.
+
+        Yields:
+            An event per token; leaving the loop early aborts the request.
+
+        Raises:
+            PromptError, ContextError, SamplingError: at the call, before anything is run.
+        """
+        if not isinstance(prompt, str | Mapping) and prompt and isinstance(prompt[0], Mapping):
+            text, ids = self._encode_chat(prompt, True, {})  # type: ignore[arg-type]
+        else:
+            text, ids = self._encode(prompt)  # type: ignore[arg-type]
+        output = self.engine.add(text, ids, sampling_params or self.default_sampling_params())
+        return self._events(output)
+
+    def _events(self, output: RequestOutput) -> Iterator[StreamEvent]:
+        try:
+            while not output.finished:
+                yield from (event for event in self.engine.step() if event.output is output)
+        finally:
+            self.engine.abort(output.request_id)
+
+    def _drive(
+        self,
+        encoded: list[tuple[str | None, list[int]]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+        show: bool,
+    ) -> list[RequestOutput]:
+        if isinstance(sampling_params, Sequence):
+            if len(sampling_params) != len(encoded):
+                raise SamplingError(
+                    f"{len(sampling_params)} sampling_params were given for {len(encoded)} prompts: give one, or one each"
+                )
+            params = list(sampling_params)
+        else:
+            params = [sampling_params or self.default_sampling_params()] * len(encoded)
+        outputs: list[RequestOutput] = []
+        try:
+            for (text, ids), param in zip(encoded, params, strict=True):
+                outputs.append(self.engine.add(text, ids, param))
+            with task_progress("Generating", enabled=show) as bar:
+                done = 0
+                while done < len(outputs):
+                    self.engine.step()
+                    done = sum(output.finished for output in outputs)
+                    bar.update(done, len(outputs))
+        finally:
+            for output in outputs:
+                self.engine.abort(output.request_id)
+        return outputs
+
+    def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        if isinstance(prompt, Mapping):
+            if "prompt_token_ids" in prompt:
+                prompt = prompt["prompt_token_ids"]
+            elif "prompt" in prompt:
+                prompt = prompt["prompt"]
+            else:
+                raise PromptError(f"a prompt mapping has keys {sorted(prompt)}: give prompt or prompt_token_ids")
+        if isinstance(prompt, str):
+            if not prompt:
+                raise PromptError("the prompt is empty: give at least one character")
+            return prompt, self._needs_tokenizer().encode(prompt)
+        if isinstance(prompt, Sequence) or hasattr(prompt, "tolist"):
+            ids = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
+            return None, ids
+        raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or token ids")
+
+    def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str, list[int]]:
+        tokenizer = self._needs_tokenizer()
+        text = tokenizer.render_chat(messages, add_generation_prompt=add, **extra)
+        return text, tokenizer.encode_chat(messages, add_generation_prompt=add, **extra)
+
+    def _needs_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise PromptError(
+                f"{self.directory} has no {TOKENIZER_FILE}, so text cannot be read: give token ids, or tokenizer=DIR"
+            )
+        return self.tokenizer
+
+
+def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
+    """Tell one prompt from several: text, a mapping or a flat list of ids is one."""
+    if isinstance(prompts, str | Mapping) or hasattr(prompts, "tolist"):
+        return [prompts]  # type: ignore[list-item]
+    if not isinstance(prompts, Sequence):
+        raise PromptError(f"prompts is a {type(prompts).__name__}: give text, token ids, or a list of those")
+    if prompts and isinstance(prompts[0], int):
+        return [prompts]  # type: ignore[list-item]
+    return prompts  # type: ignore[return-value]
+
+
+def _resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    if isinstance(dtype, torch.dtype):
+        if dtype not in _DTYPES.values():
+            raise ConfigError(f"dtype is {dtype}: it must be one of {', '.join(_DTYPES)}")
+        return dtype
+    if dtype == "auto":
+        return None
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}: it must be auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device of that name; "auto" is a CUDA device where there is one, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): try auto or cpu") from None
+    return found
+
+
+def _generation_config(directory: Path) -> dict[str, Any]:
+    path = directory / "generation_config.json"
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}: it must be a JSON object")
+    return content

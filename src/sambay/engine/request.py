@@ -1,0 +1,134 @@
+"""A request and its completions while they run: tokens, text, and when to stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sambay.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamEvent
+from sambay.engine.params import SamplingParams
+from sambay.state import Snapshot
+from sambay.streaming import StopMatcher, ThinkingSplitter
+from sambay.tokenizer import Tokenizer
+
+__all__ = ["Completion", "Request"]
+
+
+@dataclass
+class Request:
+    """A prompt with its completions.
+
+    Attributes:
+        output: what the user gets, filled as completions run.
+        params: how to generate.
+        end_ids: tokens that end a completion as "stop".
+        limit: tokens of a completion at most, context included.
+        forked: the state after the prompt and its last logits (vocab,), kept while further completions of
+            the same prompt wait for a slot, so that the prompt is computed once.
+    """
+
+    output: RequestOutput
+    params: SamplingParams
+    end_ids: frozenset[int]
+    limit: int
+    completions: list[Completion] = field(default_factory=list)
+    forked: tuple[Snapshot, Tensor] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True when all completions have ended."""
+        return all(completion.output.finish_reason for completion in self.completions)
+
+
+class Completion:
+    """One completion of a request: a sequence of the engine.
+
+    Args:
+        request: the request that it belongs to.
+        index: which of the n completions.
+        seed: of its generator.
+        tokenizer: to make text with, or None.
+        thinking: the prompt already ends with `<think>`.
+    """
+
+    def __init__(
+        self, request: Request, index: int, seed: int, tokenizer: Tokenizer | None, *, thinking: bool
+    ) -> None:
+        params = request.params
+        self.request, self.index, self.tokenizer = request, index, tokenizer
+        self.output = CompletionOutput(index, cumulative_logprob=0.0 if params.logprobs is not None else None)
+        self.output.logprobs = [] if params.logprobs is not None else None
+        self.generator = torch.Generator().manual_seed(seed % 2**64)
+        self.slot: int | None = None
+        self.computed = 0
+        self._decoder = tokenizer and tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
+        self._stops = StopMatcher(params.stop_strings, params.include_stop_str_in_output)
+        self._splitter = ThinkingSplitter(started_open=thinking)
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Tokens of the prompt."""
+        return self.request.output.prompt_token_ids
+
+    @property
+    def length(self) -> int:
+        """Tokens so far, prompt and completion."""
+        return len(self.prompt_ids) + len(self.output.token_ids)
+
+    def next_ids(self, most: int) -> list[int]:
+        """The next tokens to compute, `most` at most."""
+        if self.computed >= len(self.prompt_ids):
+            return self.output.token_ids[self.computed - len(self.prompt_ids) :][:most]
+        return self.prompt_ids[self.computed : self.computed + most]
+
+    def banned(self) -> tuple[int, ...]:
+        """Tokens that must not come yet, because they would end the completion before `min_tokens`."""
+        if len(self.output.token_ids) >= self.request.params.min_tokens:
+            return ()
+        return (*self.request.end_ids, *(self.request.params.stop_token_ids or ()))
+
+    def append(self, token: int) -> StreamEvent:
+        """Take the next token: decode it, and decide whether the completion ends here."""
+        request, output, params = self.request, self.output, self.request.params
+        if not request.output.metrics.first_token:
+            request.output.metrics.first_token = time.perf_counter()
+        output.token_ids.append(token)
+        if token in request.end_ids and not params.ignore_eos:
+            output.finish_reason = "stop"
+        elif token in (params.stop_token_ids or ()):
+            output.finish_reason, output.stop_reason = "stop", token
+        elif len(output.token_ids) >= request.limit:
+            output.finish_reason = "length"
+        # The token that ends a completion is a control token or a stop token: it gives no text.
+        spoken = self._decoder is not None and output.finish_reason != "stop"
+        text = self._decoder.push(token) if spoken and self._decoder is not None else ""
+        if output.finish_reason and self._decoder is not None:
+            text += self._decoder.flush()
+        if len(output.token_ids) >= params.min_tokens:
+            text, _ = self._stops.push(text)
+            if output.finish_reason:
+                text += self._stops.flush()
+        if self._stops.matched is not None and output.stop_reason is None:
+            output.finish_reason, output.stop_reason = "stop", self._stops.matched
+        return self._event(token, text)
+
+    def _event(self, token: int, text: str) -> StreamEvent:
+        output = self.output
+        pieces = self._splitter.push(text)
+        if output.finish_reason:
+            pieces += self._splitter.flush()
+        output.text += text
+        for piece in pieces:
+            if piece.kind == "reasoning":
+                output.reasoning += piece.text
+            else:
+                output.answer += piece.text
+        return StreamEvent(self.index, token, text, tuple(pieces), output.finish_reason, self.request.output)
+
+
+def new_output(request_id: str, prompt: str | None, ids: list[int]) -> RequestOutput:
+    """An output with nothing generated yet, its arrival stamped."""
+    return RequestOutput(request_id, prompt, ids, [], metrics=RequestMetrics(arrival=time.perf_counter()))
