@@ -150,9 +150,7 @@ def test_layer_plan_is_the_description(layers):
     plan = small(num_hidden_layers=layers).layer_plan()
     assert [names[role] for role in plan] == layer_types(layers)
     assert [role.is_mamba for role in plan] == [names[role] in ("mamba", "memory") for role in plan]
-    assert [role.is_attention for role in plan] == [
-        names[role] in ("window", "full", "cross") for role in plan
-    ]
+    assert [role.is_attention for role in plan] == [names[role] in ("window", "full", "cross") for role in plan]
 
 
 @pytest.mark.parametrize("depth", [8, 12, 16, 20, 24])
@@ -234,10 +232,7 @@ def test_width_of_heads():
 
 
 def test_keys_of_other_kinds_are_ignored():
-    assert (
-        small(use_cache=False, rope_theta="x", transformers_version="9", auto_map={}, _name_or_path=None)
-        == small()
-    )
+    assert small(use_cache=False, rope_theta="x", transformers_version="9", auto_map={}, _name_or_path=None) == small()
 
 
 # ---- what is rejected
@@ -298,9 +293,7 @@ def test_integers_that_are_not(name, value):
     for head_dim in extra:
         for make in (lambda values: SambaYConfig(**values), SambaYConfig.from_dict):
             with pytest.raises(ConfigError) as caught:
-                make(
-                    SMALL | head_dim | {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, name: value}
-                )
+                make(SMALL | head_dim | {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, name: value})
             assert_explains(caught, name, digits(value))
 
 
@@ -456,16 +449,9 @@ def test_files_that_are_not_there(tmp_path):
 def test_no_json_breaks_the_reader(data):
     """Any value in any place: a configuration, or a ConfigError."""
     atoms = (
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats()
-        | st.text(max_size=3)
-        | st.sampled_from([2**70, 8, 4])
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from([2**70, 8, 4])
     )
-    junk = st.recursive(
-        atoms, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=2), x, max_size=2)
-    )
+    junk = st.recursive(atoms, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=2), x, max_size=2))
     known = [field.name for field in dataclasses.fields(SambaYConfig)]
     keys = st.sampled_from([*known, "model_type", "mb_per_layer", "hidden_act", "dtype"])
     values = SMALL | data.draw(st.dictionaries(keys, junk, min_size=1, max_size=3))

@@ -63,9 +63,7 @@ def sharded(tmp_path: Path) -> Path:
 def test_headers_then_tensors(sharded: Path) -> None:
     with contextlib.ExitStack() as stack:
         stored = open_weights(sharded, stack)
-        assert {name: tensor.shape for name, tensor in stored.items()} == {
-            n: tuple(t.shape) for n, t in NEW.items()
-        }
+        assert {name: tensor.shape for name, tensor in stored.items()} == {n: tuple(t.shape) for n, t in NEW.items()}
         assert {tensor.dtype for tensor in stored.values()} == {"F32"}
     assert same(read(sharded), NEW)
 
@@ -164,9 +162,7 @@ def test_truncation_is_one_sentence(tmp_path_factory: pytest.TempPathFactory, da
 
 @settings(max_examples=150)
 @given(data=st.data())
-def test_flipped_header_bits_never_escape(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_flipped_header_bits_never_escape(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     directory = tmp_path_factory.mktemp("flip")
     write_weights(NEW, directory, ONE_FILE)
     content = bytearray((directory / SINGLE).read_bytes())

@@ -56,9 +56,7 @@ class FakeHub:
 @pytest.fixture
 def fake(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
     fake = FakeHub(checkpoint)
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "model_info", lambda _, *args, **kw: fake.model_info(*args, **kw)
-    )
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda _, *args, **kw: fake.model_info(*args, **kw))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake.snapshot_download)
     monkeypatch.chdir(tmp_path)
     return fake
@@ -100,9 +98,7 @@ def test_a_path_that_does_not_exist_never_reaches_the_hub(fake: FakeHub, path: s
     assert not fake.calls
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a/b/c", "owner/", "/", "sp ace", "ö/ä", "-x", "a\0b", "x" * 5000, "hf://a/b"]
-)
+@pytest.mark.parametrize("name", ["", "a/b/c", "owner/", "/", "sp ace", "ö/ä", "-x", "a\0b", "x" * 5000, "hf://a/b"])
 def test_what_cannot_be_a_name(fake: FakeHub, name: str) -> None:
     with pytest.raises(CheckpointError):
         resolve(name)
@@ -231,9 +227,7 @@ def test_a_silent_server_does_not_hold_us(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(hub, "_HUB_ANSWER_S", 0.5)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(
-            "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}"
-        )
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(CheckpointError, match="could not be downloaded"):
             resolve("owner/name")

@@ -87,8 +87,7 @@ def test_golden_batch_of_mixed_lengths(golden):
     offsets = np.cumsum([0, *GOLDEN_LENGTHS])
     with torch.no_grad():
         assert (
-            error(model(ids, offsets=offsets), np.concatenate([cases[f"logits_{n}"] for n in GOLDEN_LENGTHS]))
-            < BOUND
+            error(model(ids, offsets=offsets), np.concatenate([cases[f"logits_{n}"] for n in GOLDEN_LENGTHS])) < BOUND
         )
         last = model(ids, offsets=offsets, logits="last")
     assert error(last, np.stack([cases[f"logits_{n}"][-1] for n in GOLDEN_LENGTHS])) < BOUND
@@ -209,9 +208,7 @@ def test_oracle_at_random_shapes_long(build, config, length, seed):
         assert error(model(ids), oracle.logits(ids)) < 5 * BOUND
 
 
-@pytest.mark.parametrize(
-    ("dtype", "bound"), [(torch.bfloat16, 6e-2), (torch.float16, 8e-3)], ids=["bf16", "fp16"]
-)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 6e-2), (torch.float16, 8e-3)], ids=["bf16", "fp16"])
 @pytest.mark.parametrize("name", ["default", "4 layers", "12 layers", "plain", "multipliers", "all biases"])
 def test_half_precision(build, dtype, bound, name):
     model, oracle = build(seed=5, dtype=dtype, **SHAPES[name])
@@ -229,7 +226,7 @@ def test_half_precision(build, dtype, bound, name):
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # subln falls back, rightly
 @pytest.mark.parametrize("stateful", [False, True])
 def test_autocast(build, stateful):
-    """Float32 weights, matrix products in bfloat16: as good as bfloat16 weights, and the states keep their types."""
+    """Float32 weights, matrix products in bfloat16: as good as bfloat16 weights; states keep their types."""
     model, oracle = build(seed=5)
     ids = text(24)
     pool = StatePool(model.config) if stateful else None
@@ -407,8 +404,7 @@ def test_state_is_the_only_thing_changed(pair):
         flat = [t for state in (*now.fixed, now.shared) for t in state]
         assert now.length == saved.length == 10
         assert all(
-            torch.equal(a, b)
-            for a, b in zip(flat, [t for s in (*saved.fixed, saved.shared) for t in s], strict=True)
+            torch.equal(a, b) for a, b in zip(flat, [t for s in (*saved.fixed, saved.shared) for t in s], strict=True)
         )
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
@@ -649,9 +645,7 @@ def test_rows_that_each_module_sees(build, changes, stateful):
         return hook
 
     leaves = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
-    handles = [
-        m.register_forward_hook(record(name)) for name, m in model.named_modules() if isinstance(m, leaves)
-    ]
+    handles = [m.register_forward_hook(record(name)) for name, m in model.named_modules() if isinstance(m, leaves)]
     pool = StatePool(model.config, 3) if stateful else None
     with torch.no_grad():
         model(text(length), offsets=[0, *np.cumsum(lengths)], logits="last", state=pool)
@@ -697,9 +691,7 @@ def test_wrapped_projections_are_called(build, logits):
     with torch.no_grad():
         assert error(model(ids, logits=logits), expected) < BOUND
     for role, name, module in wrapped.values():
-        twice = (
-            role is LayerRole.FULL and name == "Wqkv" and logits == "last"
-        )  # queries apart from keys and values
+        twice = role is LayerRole.FULL and name == "Wqkv" and logits == "last"  # queries apart from keys and values
         assert module.calls == (2 if twice else 1), (role, name)
 
 
@@ -826,9 +818,7 @@ def test_initial_weights_are_those_of_mup(build, dtype, tied):
             steps = nn.functional.softplus(module.dt_proj.bias.float())
             assert 0.0009 < steps.min() < 0.004
             assert 0.03 < steps.max() < 0.11
-            assert torch.allclose(
-                module.A_log.float().exp(), torch.arange(1.0, 4.0).expand(128, 3), rtol=1e-2
-            )
+            assert torch.allclose(module.A_log.float().exp(), torch.arange(1.0, 4.0).expand(128, 3), rtol=1e-2)
             assert (module.D == 1).all()
 
 

@@ -81,9 +81,7 @@ def test_causal_conv(lengths, taps):
 
 @pytest.mark.parametrize("lengths", [(4,), (3, 1, 5)], ids=str)
 def test_causal_conv_gradcheck(lengths):
-    inputs = [
-        normal(*shape, dtype=torch.float64).requires_grad_() for shape in ((sum(lengths), 2), (2, 3), (2,))
-    ]
+    inputs = [normal(*shape, dtype=torch.float64).requires_grad_() for shape in ((sum(lengths), 2), (2, 3), (2,))]
     assert torch.autograd.gradcheck(lambda x, w, b: ops.causal_conv(x, w, b, batch_of(lengths), None), inputs)
 
 
@@ -297,9 +295,7 @@ def test_window_attention_state_is_exact(lengths, window, starts):
         [normal(starts[s], 2, 3, seed=s) for s in range(count)],
         [normal(starts[s], 2, 3, seed=9 + s) for s in range(count)],
     )
-    state = WindowKV(
-        normal(4, window, 2, 3, seed=50) * 1e3, normal(4, window, 2, 3, seed=51) * 1e3
-    )  # old contents
+    state = WindowKV(normal(4, window, 2, 3, seed=50) * 1e3, normal(4, window, 2, 3, seed=51) * 1e3)  # old contents
     for s in range(count):
         for side, ring in zip(past, state.tensors, strict=True):
             for position in range(starts[s]):
@@ -308,9 +304,7 @@ def test_window_attention_state_is_exact(lengths, window, starts):
     x = attention_inputs(sum(lengths), 4, 2, 3, True)
     batch = batch_of(lengths, slots[:count], starts[:count])
     out = ops.window_attention(x["q"], x["k"], x["v"], batch, window, x["lam"], state)
-    for s, (found, q, k, v) in enumerate(
-        zip(*(t.split(lengths) for t in (out, x["q"], x["k"], x["v"])), strict=True)
-    ):
+    for s, (found, q, k, v) in enumerate(zip(*(t.split(lengths) for t in (out, x["q"], x["k"], x["v"])), strict=True)):
         keys, values = torch.cat([past[0][s], k]), torch.cat([past[1][s], v])
         start = starts[s]
         expected = attention_formula(
@@ -331,9 +325,7 @@ def shared_formula(q, k, v, lam, lengths, wanted):
         first = length - count
         if count:
             outs.append(
-                attention_formula(
-                    q[at : at + count], ks, vs, lam, lambda t, first=first: slice(0, first + t + 1)
-                )
+                attention_formula(q[at : at + count], ks, vs, lam, lambda t, first=first: slice(0, first + t + 1))
             )
         at += count
     return torch.cat(outs)
@@ -384,9 +376,7 @@ def test_shared_attention_of_nobody():
 
 
 @pytest.mark.parametrize(("lengths", "wanted"), WANTED, ids=str)
-@pytest.mark.parametrize(
-    "starts", [(0, 0, 0, 0, 0), (60, 3, 64, 130, 63), (200, 201, 199, 202, 150)], ids=str
-)
+@pytest.mark.parametrize("starts", [(0, 0, 0, 0, 0), (60, 3, 64, 130, 63), (200, 201, 199, 202, 150)], ids=str)
 def test_shared_attention_with_a_cache(lengths, wanted, starts):
     count = len(lengths)
     starts, slots = starts[:count], (4, 0, 5, 1, 2)[:count]

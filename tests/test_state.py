@@ -169,6 +169,17 @@ def test_shared_cache_copy_snapshot_restore_reset(small_pages):
     assert sorted(cache.free) == list(range(cache.keys.shape[0]))
 
 
+def test_a_snapshot_of_adjoining_pages_is_no_view(small_pages):
+    cache = shared_cache(pages=8)
+    line = torch.rand(11, 2, 3)
+    put(cache, 0, 0, line)
+    saved = cache.snapshot(0, 11)
+    cache.keys.zero_()
+    cache.values.zero_()
+    assert torch.equal(saved[0], line)
+    assert torch.equal(saved[1], -line)
+
+
 def test_a_sequence_may_be_copied_onto_itself(small_pages):
     cache = shared_cache()
     line = torch.rand(11, 2, 3)
@@ -279,9 +290,7 @@ def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
     pool = StatePool(model.config, 5, tokens=1)
     seen, parked = {}, []
     for _ in range(200):
-        act = rng.choice(
-            ["open", "append", "append", "append", "append", "copy", "park", "resume", "reset", "close"]
-        )
+        act = rng.choice(["open", "append", "append", "append", "append", "copy", "park", "resume", "reset", "close"])
         slot = rng.choice(list(seen)) if seen else None
         if act == "open":
             if len(seen) == 5:
@@ -425,9 +434,7 @@ def measured(pool):
                 found[name] += sum(t[0].numel() * t.element_size() for t in state.tensors)
     cache = pool.shared
     tokens = cache.keys.shape[0] * cache.keys.shape[1]
-    found["shared KV per token"] = (
-        sum(t.numel() * t.element_size() for t in (cache.keys, cache.values)) // tokens
-    )
+    found["shared KV per token"] = sum(t.numel() * t.element_size() for t in (cache.keys, cache.values)) // tokens
     return found
 
 

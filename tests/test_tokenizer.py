@@ -20,9 +20,7 @@ from sambay.train.vocabulary import PHI_CHAT_TEMPLATE, train_tokenizer
 
 TEXTS = ["The answer is 42, häufig gefragt. 你好，世界 🙂🙂 the end of the story, user and assistant.\n"] * 3
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-user_text = st.lists(any_text | st.sampled_from(["<think>", " ", "\n", "<|", "end", "|>"]), max_size=5).map(
-    "".join
-)
+user_text = st.lists(any_text | st.sampled_from(["<think>", " ", "\n", "<|", "end", "|>"]), max_size=5).map("".join)
 
 byte_level = train_tokenizer(TEXTS, 400)
 
@@ -46,9 +44,7 @@ def sentencepiece_like(prepend: bool = True) -> Tokenizer:
 def words(decoder: object) -> Tokenizer:
     """A vocabulary of a few whole words, to be joined by any decoder."""
     tokens = ["<unk>", "un", "##aff", "##able", "able", ".", "do", "▁", "▁▁", "▁a", "a▁", "b</w>", "b"]
-    backend = Backend(
-        models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>")
-    )
+    backend = Backend(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
     if decoder is not None:
         backend.decoder = decoder
     backend.add_special_tokens(["<unk>", "<s>"])
@@ -150,9 +146,7 @@ def test_a_lone_surrogate_is_named():
 def test_streamed_text_is_the_whole_text(name, text):
     tokenizer = TOKENIZERS[name]
     ids = tokenizer.encode(text)
-    assert streamed(tokenizer, ids, skip_special_tokens=False) == tokenizer.decode(
-        ids, skip_special_tokens=False
-    )
+    assert streamed(tokenizer, ids, skip_special_tokens=False) == tokenizer.decode(ids, skip_special_tokens=False)
 
 
 @given(st.lists(st.integers(0, byte_level.vocab_size + 5), max_size=40), st.booleans())
@@ -162,18 +156,14 @@ def test_streamed_bytes_are_the_whole_bytes(ids, skip):
     text = streamed(byte_level, ids, skip_special_tokens=skip)
     assert text == whole or (text + "\ufffd" == whole)
     closed = [*ids, byte_level.token_id("<think>")]
-    assert streamed(byte_level, closed, skip_special_tokens=skip) == byte_level.decode(
-        closed, skip_special_tokens=skip
-    )
+    assert streamed(byte_level, closed, skip_special_tokens=skip) == byte_level.decode(closed, skip_special_tokens=skip)
 
 
 @pytest.mark.parametrize("name", sorted(set(TOKENIZERS) - {"byte-level"}))
 @given(data=st.data(), skip=st.booleans())
 def test_streamed_ids_are_the_whole_text(name, data, skip):
     tokenizer = TOKENIZERS[name]
-    frequent = st.sampled_from(
-        [0, 1, 2, *range(len(tokenizer._backend.get_vocab()) - 12, tokenizer.vocab_size + 2)]
-    )
+    frequent = st.sampled_from([0, 1, 2, *range(len(tokenizer._backend.get_vocab()) - 12, tokenizer.vocab_size + 2)])
     byte = st.sampled_from([3 + value for value in "é🙂".encode()] + [3 + 0xE2, 3 + 0x20, 3 + 0xFF])
     ids = data.draw(st.lists(frequent | byte if name == "sentencepiece" else frequent, max_size=25))
     expected = tokenizer.decode(complete(tokenizer, ids, skip), skip_special_tokens=False)
@@ -203,10 +193,7 @@ def test_every_character_comes_as_soon_as_it_is_complete():
     ids = [byte_level.token_id(spelled(byte)) for byte in "aé🙂".encode()]
     assert [stream.push(index) for index in ids] == ["a", "", "é", "", "", "", "🙂"]
     stream = TOKENIZERS["sentencepiece"].stream()
-    pieces = [
-        stream.push(TOKENIZERS["sentencepiece"].token_id(t))
-        for t in ["▁the", "▁the", "<0xC3>", "<0xA9>", "x"]
-    ]
+    pieces = [stream.push(TOKENIZERS["sentencepiece"].token_id(t)) for t in ["▁the", "▁the", "<0xC3>", "<0xA9>", "x"]]
     assert pieces == ["the", " the", "", "", "éx"]
 
 
@@ -299,9 +286,7 @@ def test_bad_stop_strings(stops):
 
 # --- Thinking --------------------------------------------------------------------------------------------
 
-tagged = st.lists(
-    st.sampled_from(["<think>", "</think>", "\n", "<", "a", "think>", "</", "b c"]), max_size=10
-)
+tagged = st.lists(st.sampled_from(["<think>", "</think>", "\n", "<", "a", "think>", "</", "b c"]), max_size=10)
 
 
 @given(tagged.map("".join), st.lists(st.integers(0, 60), max_size=30), st.booleans())
@@ -577,9 +562,7 @@ def test_a_missing_tokenizer(tmp_path):
         Tokenizer.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[]", b"3", b'{"model": 3}', b"\xff\xfe", b"version https://git-lfs"]
-)
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"3", b'{"model": 3}', b"\xff\xfe", b"version https://git-lfs"])
 def test_a_corrupt_tokenizer(directory, content):
     (directory / "tokenizer.json").write_bytes(content)
     with pytest.raises(

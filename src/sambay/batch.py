@@ -106,7 +106,9 @@ class Ragged:
         parts: list[list[int]] = []
         for s in order:
             head = sizes[parts[-1][0]] if parts else None
-            if head and all(4 * mine >= 3 * theirs and mine <= theirs for mine, theirs in zip(sizes[s], head, strict=True)):
+            if head and all(
+                4 * mine >= 3 * theirs and mine <= theirs for mine, theirs in zip(sizes[s], head, strict=True)
+            ):
                 parts[-1].append(s)
             else:
                 parts.append([s])

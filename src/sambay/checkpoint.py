@@ -138,9 +138,7 @@ def load_weights(
         _check({disk: shape for disk, (_, shape) in wanted.items()}, stored, directory)
         if tied_head is not None:
             _check_tied_head(tied_head, stored[_EMBEDDING])
-        sizes = {
-            name: _DTYPES[found.dtype].itemsize * math.prod(found.shape) for name, found in stored.items()
-        }
+        sizes = {name: _DTYPES[found.dtype].itemsize * math.prod(found.shape) for name, found in stored.items()}
         total, done = sum(sizes.values()), 0
         state = {}
         for disk, found in stored.items():

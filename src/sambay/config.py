@@ -100,8 +100,6 @@ class SambaYConfig:
                     f"{self.num_attention_heads}: choose a multiple, or give head_dim"
                 )
             object.__setattr__(self, "head_dim", self.hidden_size // max(1, self.num_attention_heads))
-        if isinstance(self.eos_token_id, list):
-            object.__setattr__(self, "eos_token_id", tuple(self.eos_token_id))
         self._check()
 
     def _check(self) -> None:
@@ -189,18 +187,28 @@ class SambaYConfig:
         out = q * h + bias * h
         differential = 6 * self.head_dim if self.differential_attention else 0
         mamba = (
-            h * 2 * inner + inner * h + proj_bias * (2 * inner + h)
-            + inner * self.mamba_d_conv + self.mamba_conv_bias * inner
-            + inner * (rank + 2 * self.mamba_d_state) + rank * inner + inner
-            + inner * self.mamba_d_state + inner
+            h * 2 * inner
+            + inner * h
+            + proj_bias * (2 * inner + h)
+            + inner * self.mamba_d_conv
+            + self.mamba_conv_bias * inner
+            + inner * (rank + 2 * self.mamba_d_state)
+            + rank * inner
+            + inner
+            + inner * self.mamba_d_state
+            + inner
         )
         self_attention = h * (q + 2 * kv) + bias * (q + 2 * kv) + out + differential
         cross = h * q + bias * q + out + differential
         gmu = 2 * h * inner + proj_bias * (inner + h)
         mlp = 3 * h * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + h)
         sizes = {
-            LayerRole.MAMBA: mamba, LayerRole.MEMORY: mamba, LayerRole.GMU: gmu, LayerRole.CROSS: cross,
-            LayerRole.SLIDING: self_attention, LayerRole.FULL: self_attention,
+            LayerRole.MAMBA: mamba,
+            LayerRole.MEMORY: mamba,
+            LayerRole.GMU: gmu,
+            LayerRole.CROSS: cross,
+            LayerRole.SLIDING: self_attention,
+            LayerRole.FULL: self_attention,
         }
         layers = sum(sizes[role] + mlp + 2 * norm for role in self.layer_plan())
         head = (0 if self.tie_word_embeddings else self.vocab_size * h) + self.lm_head_bias * self.vocab_size
@@ -260,6 +268,8 @@ class SambaYConfig:
             found["sliding_window"] = windows.pop()
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             found.setdefault(name, None)
+        if isinstance(found["eos_token_id"], list):  # JSON has no tuples
+            found["eos_token_id"] = tuple(found["eos_token_id"])
         try:
             return cls(**found)
         except TypeError as error:  # a list or a string where a number belongs
@@ -284,9 +294,7 @@ class SambaYConfig:
         return cls.from_dict(values)
 
 
-_OURS = frozenset(
-    ("attention_bias", "differential_attention", "norm_type", "residual_multiplier", "logits_multiplier")
-)
+_OURS = frozenset(("attention_bias", "differential_attention", "norm_type", "residual_multiplier", "logits_multiplier"))
 _REQUIRED = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "sliding_window",
@@ -320,12 +328,12 @@ def _family(depth: int, differential: bool) -> SambaYConfig:
 
 def _tiny(**changes: Any) -> SambaYConfig:  # noqa: ANN401 - forwarded to a typed constructor
     """A few hundred thousand parameters: for tests and for trying a training recipe."""
-    values: dict[str, Any] = dict(
+    tiny = SambaYConfig(
         vocab_size=512, hidden_size=64, intermediate_size=160, num_hidden_layers=8, num_attention_heads=4,
         num_key_value_heads=2, sliding_window=16, mamba_d_state=8, mamba_dt_rank=4,
         max_position_embeddings=4096, bos_token_id=0, eos_token_id=0, pad_token_id=0, torch_dtype="float32",
     )  # fmt: skip
-    return SambaYConfig(**(values | changes))
+    return dataclasses.replace(tiny, **changes)
 
 
 _FAMILY_DEPTHS = (8, 12, 16, 20, 24)

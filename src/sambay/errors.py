@@ -6,7 +6,15 @@ are for our own mistakes.
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ConfigError", "ContextError", "MissingExtraError", "PromptError", "SambaYError", "SamplingError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ContextError",
+    "MissingExtraError",
+    "PromptError",
+    "SambaYError",
+    "SamplingError",
+]
 
 
 class SambaYError(ValueError):

@@ -228,9 +228,7 @@ def _explained(path: Path) -> Iterator[None]:
             pointer = file.read(23) == b"version https://git-lfs"
         if pointer:
             raise CheckpointError(f"{path} is a Git LFS pointer, no weights: run `git lfs pull`") from None
-        raise CheckpointError(
-            f"{path} is truncated or damaged ({error}): download or copy it again"
-        ) from None
+        raise CheckpointError(f"{path} is truncated or damaged ({error}): download or copy it again") from None
 
 
 def _plan_shards(sizes: Mapping[str, int], most: int) -> list[list[str]]:

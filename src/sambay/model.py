@@ -13,6 +13,7 @@ throughout, as in the released model, whatever the dtype of the weights.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,10 @@ __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "Sam
 def _norm(width: int, config: SambaYConfig) -> nn.Module:
     kind = nn.LayerNorm if config.norm_type == "layernorm" else nn.RMSNorm
     return kind(width, eps=config.layer_norm_eps)
+
+
+def _weight_dtype(norm: nn.Module) -> torch.dtype:
+    return next(norm.parameters()).dtype
 
 
 def _is_plain(linear: nn.Module) -> bool:
@@ -94,10 +99,11 @@ class Mamba(nn.Module):
         """
         u, z = self.in_proj(x).chunk(2, dim=-1)
         conv = self.conv1d
-        u = F.silu(ops.causal_conv(u, conv.weight[:, 0], conv.bias, batch, state and state.conv))
+        u = F.silu(ops.causal_conv(u, conv.weight[:, 0], conv.bias, batch, None if state is None else state.conv))
         dt, b, c = self.x_proj(u).split(self.sizes, dim=-1)
         a = -torch.exp(self.A_log.float())
-        y = ops.selective_scan(u, self._step(dt), a, b, c, self.D, batch, state and state.ssm).to(x.dtype)
+        scan = None if state is None else state.ssm
+        y = ops.selective_scan(u, self._step(dt), a, b, c, self.D, batch, scan).to(x.dtype)
         return self.out_proj(y * F.silu(z)), y
 
     def _step(self, dt: Tensor) -> Tensor:
@@ -121,7 +127,11 @@ class Attention(nn.Module):
 
     def __init__(self, config: SambaYConfig, layer: int, role: LayerRole) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.heads, self.kv_heads, self.width = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
         self.window = config.sliding_window
         self.q_size, self.kv_size = self.heads * self.width, self.kv_heads * self.width
         out = self.q_size + (0 if role is LayerRole.CROSS else 2 * self.kv_size)
@@ -164,15 +174,15 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, heads * dh) -> (N, heads, dh)."""
-        return x.unflatten(-1, (-1, self.width))
+        return x.view(*x.shape[:-1], -1, self.width)
 
     def slide(self, x: Tensor, batch: Batch, state: LayerState | None) -> Tensor:
         """Sliding-window attention: (N, h) -> (N, h); the ring of `state` is read, then written."""
         q, k, v = (self._heads(y) for y in self.Wqkv(x).split([self.q_size, self.kv_size, self.kv_size], dim=-1))
-        ring = state and state.window
+        ring = None if state is None else state.window
         return self._finish(ops.window_attention(q, k, v, batch, self.window, self._lambda(), ring))
 
-    def share(self, x: Tensor, batch: Batch, cache: SharedKV | None) -> tuple[Tensor, ops.SharedView]:
+    def share(self, x: Tensor, batch: Batch, cache: SharedKV | None) -> tuple[Tensor | None, ops.SharedView]:
         """Full attention, which also fills the shared cache.
 
         Args:
@@ -181,7 +191,7 @@ class Attention(nn.Module):
             cache: the shared KV cache, written, or None.
 
         Returns:
-            `(out, view)`: (R, h), and the keys and values that the cross-decoder reads.
+            `(out, view)`: (R, h), or None when no row asks; and the keys and values that the cross-decoder reads.
         """
         if batch.rows is None:
             q, kv = self.Wqkv(x).split([self.q_size, 2 * self.kv_size], dim=-1)
@@ -190,6 +200,8 @@ class Attention(nn.Module):
             kv = _project_rows(self.Wqkv, x, slice(self.q_size, None))
         k, v = (self._heads(y) for y in kv.chunk(2, dim=-1))
         view = ops.shared_keys_values(k, v, batch, cache)
+        if not batch.asking:
+            return None, view
         return self._finish(ops.shared_attention(self._heads(q), view, batch, self._lambda())), view
 
     def cross(self, x: Tensor, view: ops.SharedView, batch: Batch) -> Tensor:
@@ -258,12 +270,13 @@ class Block(nn.Module):
 
     def normed(self, hidden: Tensor) -> Tensor:
         """The mixer's input, in the dtype of the weights: (N, h) float32 -> (N, h)."""
-        return self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))  # type: ignore[no-any-return, arg-type]
+        return self.mixer_norm(hidden.to(_weight_dtype(self.mixer_norm)))  # type: ignore[no-any-return]
 
     def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""
         hidden = hidden + self.scale * mixed
-        return hidden + self.scale * self.mlp(self.mlp_norm(hidden.to(self.mlp_norm.weight.dtype)))  # type: ignore[no-any-return]
+        normed = self.mlp_norm(hidden.to(_weight_dtype(self.mlp_norm)))
+        return hidden + self.scale * self.mlp(normed)  # type: ignore[no-any-return]
 
 
 class Head(nn.Module):
@@ -408,19 +421,23 @@ class SambaY(nn.Module):
         if ids.dtype.is_floating_point or ids.dtype is torch.bool:
             raise PromptError(f"input_ids have dtype {ids.dtype}: token ids must be integers")
         if ids.ndim not in (1, 2) or ids.numel() == 0:
-            raise PromptError(f"input_ids have shape {tuple(ids.shape)}: give (batch, time) or packed (tokens,), not empty")
+            raise PromptError(
+                f"input_ids have shape {tuple(ids.shape)}: give (batch, time) or packed (tokens,), not empty"
+            )
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.config.vocab_size:
             bad = low if low < 0 else high
-            raise PromptError(f"token id {bad} is outside the vocabulary of {self.config.vocab_size} ids (0 to {self.config.vocab_size - 1})")
+            raise PromptError(
+                f"token id {bad} is outside the vocabulary: ids go from 0 to {self.config.vocab_size - 1}"
+            )
         if offsets is None:
             return (ids.numel(),) if ids.ndim == 1 else (ids.shape[1],) * ids.shape[0]
         bounds = [int(x) for x in offsets]
-        lengths = tuple(b - a for a, b in zip(bounds, bounds[1:], strict=False))
+        lengths = tuple(b - a for a, b in itertools.pairwise(bounds))
         if ids.ndim != 1 or bounds[:1] != [0] or bounds[-1] != ids.numel() or not lengths or min(lengths) < 1:
             raise PromptError(
-                f"offsets {bounds[:8]} do not cut packed input_ids of shape {tuple(ids.shape)}: they must rise from 0 "
-                f"to {ids.numel()}"
+                f"offsets {bounds[:8]} do not cut packed input_ids of shape {tuple(ids.shape)}: "
+                f"they must rise from 0 to {ids.numel()}"
             )
         return lengths
 
@@ -440,13 +457,15 @@ class SambaY(nn.Module):
             assert isinstance(block, Block)
             mixer, role = block.mixer, block.role
             if isinstance(mixer, Mamba):  # self-decoder: all tokens
-                mixed, memory = mixer(block.normed(hidden), batch, state and state.layers[index])
+                mixed, memory = mixer(block.normed(hidden), batch, None if state is None else state.layers[index])
             elif isinstance(mixer, GatedMemoryUnit):  # cross-decoder: only the rows that ask
                 mixed = mixer(block.normed(hidden), memory)
             elif role is LayerRole.SLIDING:
-                mixed = mixer.slide(block.normed(hidden), batch, state and state.layers[index])
+                mixed = mixer.slide(block.normed(hidden), batch, None if state is None else state.layers[index])
             elif role is LayerRole.FULL:  # the border: all tokens give keys and values, the rest falls away
-                mixed, view = mixer.share(block.normed(hidden), batch, state and state.shared)
+                mixed, view = mixer.share(block.normed(hidden), batch, None if state is None else state.shared)
+                if mixed is None:  # in the middle of prompts: nothing is asked
+                    return hidden.new_empty(0, self.config.vocab_size, dtype=self.dtype)
                 if batch.rows is not None:
                     assert memory is not None
                     hidden, memory = hidden[batch.rows], memory[batch.rows]

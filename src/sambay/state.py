@@ -100,7 +100,9 @@ class SharedKV:
         device: where the pages live.
     """
 
-    def __init__(self, slots: int, pages: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, slots: int, pages: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.keys = torch.zeros((pages, PAGE_SIZE, *shape), dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.tables: list[list[int]] = [[] for _ in range(slots)]
@@ -284,9 +286,7 @@ class StatePool:
     def snapshot(self, slot: int) -> Snapshot:
         """An independent copy of all that a sequence remembers."""
         length = self.lengths[slot]
-        return Snapshot(
-            length, tuple(state.snapshot(slot) for state in self.fixed), self.shared.snapshot(slot, length)
-        )
+        return Snapshot(length, tuple(state.snapshot(slot) for state in self.fixed), self.shared.snapshot(slot, length))
 
     def restore(self, slot: int, snapshot: Snapshot) -> None:
         """Put a snapshot back, into any slot."""
@@ -295,7 +295,9 @@ class StatePool:
         self.shared.restore(slot, snapshot.shared)
         self.lengths[slot] = snapshot.length
 
-    def batch(self, input_ids: Tensor, lengths: tuple[int, ...], slots: tuple[int, ...], wanted: tuple[int, ...]) -> Batch:
+    def batch(
+        self, input_ids: Tensor, lengths: tuple[int, ...], slots: tuple[int, ...], wanted: tuple[int, ...]
+    ) -> Batch:
         """A batch that continues the sequences in `slots`, with room for its tokens reserved.
 
         Args:

@@ -63,9 +63,7 @@ class Tokenizer:
         self._named = {**_named_tokens(specials or {}, SPECIALS_FILE), **_named_tokens(config, CONFIG_FILE)}
         for name, token in self._named.items():
             if backend.token_to_id(token) is None:
-                raise CheckpointError(
-                    f"{name} is {token!r}, but {TOKENIZER_FILE} has no such token. {_REMEDY}"
-                )
+                raise CheckpointError(f"{name} is {token!r}, but {TOKENIZER_FILE} has no such token. {_REMEDY}")
         backend.add_special_tokens([*self._named.values()])
         added = backend.get_added_tokens_decoder()
         self._special = {index: token for index, token in sorted(added.items()) if token.special}
@@ -142,6 +140,11 @@ class Tokenizer:
         """The token that fills a batch, if the checkpoint names one."""
         return self._named_id("pad_token")
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be rendered."""
+        return "default" in self._templates
+
     def token_id(self, token: str) -> int | None:
         """The id of one token by its exact text in the vocabulary, or None if it has no such token."""
         return self._backend.token_to_id(token)
@@ -186,9 +189,7 @@ class Tokenizer:
             )
         return WindowStream(self._backend, skip, byte_fallback="ByteFallback" in self._decoder_steps)
 
-    def render_chat(
-        self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object
-    ) -> str:
+    def render_chat(self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object) -> str:
         """The text of a conversation, as the checkpoint's chat template writes it.
 
         Args:
@@ -213,9 +214,7 @@ class Tokenizer:
                 f"the chat template failed on this conversation: {type(error).__name__}: {error}"
             ) from error
 
-    def encode_chat(
-        self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object
-    ) -> list[int]:
+    def encode_chat(self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object) -> list[int]:
         """The token ids of a conversation, in which only the template can write control tokens.
 
         Text in `messages` and `tools` that spells a control token, like `<|end|><|assistant|>`, is encoded as

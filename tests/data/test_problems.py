@@ -336,9 +336,7 @@ class TestSequence:
         counts = Counter(p.family for p in train())
         assert set(counts) == set(FAMILIES)
         assert 0.27 < counts["arithmetic"] / len(train()) < 0.33
-        only = {
-            problem_at(1, index, "test", {"equations": 2.0, "fractions": 1}).family for index in range(60)
-        }
+        only = {problem_at(1, index, "test", {"equations": 2.0, "fractions": 1}).family for index in range(60)}
         assert only == {"equations", "fractions"}
 
     @pytest.mark.parametrize(
@@ -358,12 +356,7 @@ class TestSequence:
 
     def test_small_spaces_are_covered(self) -> None:
         sums = {p.key for p in train() if p.key.startswith("arithmetic/add:")}
-        digits = [
-            key
-            for a in range(10)
-            for b in range(a, 10)
-            if split_of(key := f"arithmetic/add:{a},{b}") == "train"
-        ]
+        digits = [key for a in range(10) for b in range(a, 10) if split_of(key := f"arithmetic/add:{a},{b}") == "train"]
         assert sum(key in sums for key in digits) > 0.9 * len(digits)
 
 
@@ -386,11 +379,7 @@ class TestSolutions:
             reply = re.sub(r"^(So|The solution is) ", "", reply)
             for line in [*problem.thinking.split("\n"), reply]:
                 # A rewritten expression has the value of the whole.
-                true = (
-                    [evaluate(line[2:]) == result]
-                    if line.startswith("= ")
-                    else list(relations(line, letters))
-                )
+                true = [evaluate(line[2:]) == result] if line.startswith("= ") else list(relations(line, letters))
                 assert all(true), (line, problem)
                 assert true or "=" not in line, (line, problem)
                 checked += len(true)
@@ -436,9 +425,7 @@ class TestSolutions:
     def test_multiples(self) -> None:
         for problem in sample():
             for base, row in re.findall(r"Multiples of (\d+): ([\d, ]+)", problem.thinking):
-                assert [int(n) for n in row.split(", ")] == [
-                    int(base) * k for k in range(1, row.count(",") + 2)
-                ]
+                assert [int(n) for n in row.split(", ")] == [int(base) * k for k in range(1, row.count(",") + 2)]
 
 
 class TestWork:
@@ -488,9 +475,7 @@ class TestWording:
         for problem in train():
             question = problem.question.removeprefix(INSTRUCTION)
             assert not re.search(r"[{}]", re.sub(r"\\frac\{\d+\}\{\d+\}", "", question)), problem
-            assert not re.search(r"  |\bNone\b|\ba (apple|egg|eraser|onion|orange)\b", question.lower()), (
-                problem
-            )
+            assert not re.search(r"  |\bNone\b|\ba (apple|egg|eraser|onion|orange)\b", question.lower()), problem
             assert question == question.strip()
 
     def test_the_question_holds_the_numbers_of_the_key(self) -> None:
@@ -499,9 +484,7 @@ class TestWording:
                 continue
             asked = Counter(int(n) for n in re.findall(r"\d+", problem.question))
             # Of an equation 1x and + 0 are not written.
-            needed = Counter(
-                abs(n) for n in numbers_of(problem.key) if problem.family != "equations" or abs(n) > 1
-            )
+            needed = Counter(abs(n) for n in numbers_of(problem.key) if problem.family != "equations" or abs(n) > 1)
             # A square names its number once.
             if problem.key.startswith("arithmetic/mul") and len(needed) == 1:
                 needed = Counter(set(needed))
@@ -553,8 +536,7 @@ class TestWording:
 
     def test_lengths(self) -> None:
         counts = sorted(
-            len(re.findall(r"[0-9]|[A-Za-z]+|\n|\S", f"{p.question}\n{p.thinking}\n{p.reply}"))
-            for p in train()
+            len(re.findall(r"[0-9]|[A-Za-z]+|\n|\S", f"{p.question}\n{p.thinking}\n{p.reply}")) for p in train()
         )
         assert sum(counts) / len(counts) < 130
         assert counts[int(0.99 * len(counts))] < 400

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from sambay import checkpoint
 from sambay.config import preset
 from sambay.model import SambaY
 
@@ -13,11 +12,6 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-
-
-def save(model, directory):
-    checkpoint.save_config(model.config, directory)
-    checkpoint.save_weights(model, directory)
 
 
 def _tokenizer():
@@ -52,7 +46,7 @@ def tiny():
 def saved(tiny, tmp_path_factory):
     """A directory as the hub has it: our own save, a tokenizer, and remote code that must not be run."""
     directory = tmp_path_factory.mktemp("tiny")
-    save(tiny, directory)
+    tiny.save_pretrained(directory)
     values = json.loads((directory / "config.json").read_text())
     values["auto_map"] = {
         "AutoConfig": "configuration_phi4flash.Phi4FlashConfig",
@@ -71,8 +65,3 @@ def hf(saved):
     from sambay.hf import Phi4FlashForCausalLM
 
     return Phi4FlashForCausalLM.from_pretrained(saved)
-
-
-@pytest.fixture(scope="session")
-def save_model():
-    return save

@@ -42,9 +42,7 @@ def test_what_is_in_the_padding_is_not_seen(hf):
 def test_mask_with_a_hole(hf, tiny):
     ids = torch.tensor([[5, 6, 99, 99, 7, 8]])
     mask = torch.tensor([[1, 1, 0, 0, 1, 1]])
-    got = hf(
-        ids, attention_mask=mask, position_ids=torch.tensor([[0, 1, 0, 0, 2, 3]]), use_cache=False
-    ).logits
+    got = hf(ids, attention_mask=mask, position_ids=torch.tensor([[0, 1, 0, 0, 2, 3]]), use_cache=False).logits
     torch.testing.assert_close(got[0, [0, 1, 4, 5]], tiny(torch.tensor([[5, 6, 7, 8]]))[0])
 
 
@@ -63,13 +61,8 @@ def test_packed_documents_do_not_leak(hf, tiny, how):
     alone = [tiny(torch.tensor([p]))[0] for p in PROMPTS]
     torch.testing.assert_close(packed.logits[0], torch.cat(alone), atol=1e-4, rtol=1e-4)
     # The loss too: no document predicts the first token of the next one.
-    terms = [
-        F.cross_entropy(y[:-1], torch.tensor(p[1:]), reduction="sum")
-        for y, p in zip(alone, PROMPTS, strict=True)
-    ]
-    torch.testing.assert_close(
-        packed.loss, sum(terms) / sum(len(p) - 1 for p in PROMPTS), atol=1e-5, rtol=1e-5
-    )
+    terms = [F.cross_entropy(y[:-1], torch.tensor(p[1:]), reduction="sum") for y, p in zip(alone, PROMPTS, strict=True)]
+    torch.testing.assert_close(packed.loss, sum(terms) / sum(len(p) - 1 for p in PROMPTS), atol=1e-5, rtol=1e-5)
 
 
 def test_packed_documents_in_several_rows(hf, tiny):
@@ -102,9 +95,7 @@ def test_logits_to_keep(hf, side, use_cache, keep):
 def test_the_last_logits_run_the_cross_decoder_for_the_last_tokens_only(hf):
     seen = {}
     for name in (3, 7):  # a layer of the self-decoder and one of the cross-decoder
-        hf.model.layers[name].mlp.register_forward_hook(
-            lambda m, i, o, name=name: seen.update({name: len(o)})
-        )
+        hf.model.layers[name].mlp.register_forward_hook(lambda m, i, o, name=name: seen.update({name: len(o)}))
     ids, mask = padded("left")
     hf(ids, attention_mask=mask, logits_to_keep=1)
     assert seen == {3: sum(map(len, PROMPTS)), 7: 3}
@@ -115,8 +106,7 @@ def test_the_loss(hf, tiny, side):
     ids, mask = padded(side)
     labels = torch.where(mask.bool(), ids, -100)
     sums = [
-        F.cross_entropy(tiny(torch.tensor([p]))[0, :-1], torch.tensor(p[1:]), reduction="sum").item()
-        for p in PROMPTS
+        F.cross_entropy(tiny(torch.tensor([p]))[0, :-1], torch.tensor(p[1:]), reduction="sum").item() for p in PROMPTS
     ]
     count = sum(len(p) - 1 for p in PROMPTS)
     for given in (labels, ids):  # what the labels of padding say does not matter
@@ -151,9 +141,7 @@ def test_a_conversation_continued_by_hand(hf, tiny):
     with torch.no_grad():
         first = hf(ids[:, :4])
         second = hf(ids[:, 4:], past_key_values=first.past_key_values)
-        torch.testing.assert_close(
-            torch.cat([first.logits, second.logits], 1), tiny(ids), atol=1e-4, rtol=1e-4
-        )
+        torch.testing.assert_close(torch.cat([first.logits, second.logits], 1), tiny(ids), atol=1e-4, rtol=1e-4)
     assert second.past_key_values is first.past_key_values
     assert second.past_key_values.get_seq_length() == 7
     assert second.past_key_values.lengths == [7]
@@ -187,7 +175,7 @@ def test_rows_without_any_token(hf):
         out = hf(ids, attention_mask=mask, use_cache=use_cache)
         assert not out.logits[1].any()
         assert out.logits[0, -1].any()
-    with pytest.raises(PromptError, match="all padding"):
+    with pytest.raises(PromptError, match="zero everywhere"):
         hf(ids, attention_mask=mask * 0, use_cache=False)
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -75,6 +77,7 @@ def test_sampling_and_several_sequences(hf):
     assert len({tuple(row.tolist()) for row in outs[0]}) > 3
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_autocast(hf, use_cache):
     ids, mask = padded("left")
@@ -96,9 +99,7 @@ def test_ends(hf, wanted):
 
 
 def test_generation_config_is_read_and_saved(hf, saved, tmp_path):
-    assert (
-        hf.generation_config.eos_token_id == 0
-    )  # from config.json, since there is no generation_config.json
+    assert hf.generation_config.eos_token_id == 0  # from config.json, since there is no generation_config.json
     hf.generation_config.update(temperature=0.6, top_p=0.95, do_sample=True, eos_token_id=[0, 4])
     hf.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config
@@ -111,6 +112,16 @@ def test_a_cache_can_be_continued(hf, wanted):
     assert first.past_key_values.get_seq_length() == ids.shape[1] + 7
     rest = run(hf, first.sequences, past_key_values=first.past_key_values, max_new_tokens=NEW - 8)
     assert rest[0, ids.shape[1] :].tolist() == wanted[2]
+
+
+def test_a_cached_prefix_can_be_used_many_times(hf, wanted):
+    prefix = SambaYCache(hf.config)
+    hf(torch.tensor([PROMPTS[0][:5]]), past_key_values=prefix, logits_to_keep=1)
+    ids = torch.tensor([PROMPTS[0]])
+    for _ in range(2):
+        out = run(hf, ids, past_key_values=copy.deepcopy(prefix))
+        assert out[0, ids.shape[1] :].tolist() == wanted[0]
+    assert prefix.lengths == [5]
 
 
 def test_rows_can_be_copied_dropped_and_reset(hf, wanted):
@@ -167,9 +178,7 @@ def test_the_usual_snippet(saved):
         [{"role": "user", "content": "What is 3 + 4?"}],
         add_generation_prompt=True, return_dict=True, return_tensors="pt",
     )  # fmt: skip
-    outputs = model.generate(
-        **inputs.to(model.device), max_new_tokens=16, temperature=0.6, top_p=0.95, do_sample=True
-    )
+    outputs = model.generate(**inputs.to(model.device), max_new_tokens=16, temperature=0.6, top_p=0.95, do_sample=True)
     new = outputs[:, inputs["input_ids"].shape[-1] :]
     assert 1 <= new.shape[1] <= 16
     assert isinstance(tokenizer.batch_decode(new)[0], str)

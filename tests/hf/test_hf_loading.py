@@ -11,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from sambay import checkpoint
 from sambay.config import PRESETS, SambaYConfig, preset
 from sambay.errors import CheckpointError, ConfigError, SambaYError
 from sambay.hf import Phi4FlashConfig, Phi4FlashForCausalLM
@@ -20,14 +19,6 @@ from sambay.model import SambaY
 
 def names(directory):
     return {n for f in directory.glob("*.safetensors") for n in safe_open(f, "pt").keys()}  # noqa: SIM118
-
-
-def ours(directory):
-    """The directory, loaded by our own loader."""
-    with torch.device("meta"):
-        model = SambaY(SambaYConfig.from_json(directory / "config.json"))
-    checkpoint.load_weights(model, directory)
-    return model
 
 
 def test_golden_logits_through_the_auto_class(golden_dir):
@@ -70,16 +61,16 @@ def test_loading_is_complete_and_exact(saved, tiny):
 
 @pytest.mark.parametrize("shard", ["5GB", "200KB"])
 @pytest.mark.parametrize("name", ["tiny", "tiny-plain"])
-def test_what_transformers_saves_our_loader_reads_and_back(name, shard, tmp_path, save_model):
+def test_what_transformers_saves_our_loader_reads_and_back(name, shard, tmp_path):
     source = SambaY.random(preset(name), seed=1)
     if source.lm_head.weight is not None:
         torch.nn.init.normal_(source.lm_head.weight)
-    save_model(source, tmp_path / "ours")
+    source.save_pretrained(tmp_path / "ours")
     model = Phi4FlashForCausalLM.from_pretrained(tmp_path / "ours")
     model.save_pretrained(tmp_path / "theirs", max_shard_size=shard)
     assert names(tmp_path / "theirs") == names(tmp_path / "ours")
     assert (len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1) == (shard == "200KB")
-    again = ours(tmp_path / "theirs")
+    again = SambaY.from_pretrained(tmp_path / "theirs")
     assert again.config == source.config
     for key, value in source.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
@@ -90,6 +81,14 @@ def test_what_transformers_saves_our_loader_reads_and_back(name, shard, tmp_path
     assert torch.equal(third(ids, use_cache=False).logits, source(ids))
 
 
+def test_our_shards(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path, max_shard_bytes=200_000)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    model = Phi4FlashForCausalLM.from_pretrained(tmp_path)
+    ids = torch.arange(12).view(1, -1)
+    assert torch.equal(model(ids, use_cache=False).logits, tiny(ids))
+
+
 def test_a_model_made_from_its_configuration_saves_names_of_the_disk_too(tmp_path, saved):
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(saved))
     model.save_pretrained(tmp_path)
@@ -98,9 +97,7 @@ def test_a_model_made_from_its_configuration_saves_names_of_the_disk_too(tmp_pat
     assert torch.equal(model.model.layers[0].mixer.D, torch.ones(128))
 
 
-@pytest.mark.parametrize(
-    "kwargs", [{"dtype": torch.float16}, {"torch_dtype": torch.float16}, {"dtype": "bfloat16"}]
-)
+@pytest.mark.parametrize("kwargs", [{"dtype": torch.float16}, {"torch_dtype": torch.float16}, {"dtype": "bfloat16"}])
 @pytest.mark.parametrize("place", [None, "auto", "cpu", {"": "cpu"}])
 def test_dtypes_and_device_maps(saved, kwargs, place):
     wanted = torch.float16 if torch.float16 in kwargs.values() else torch.bfloat16
@@ -129,9 +126,7 @@ def test_missing_tensors_are_an_error_that_names_them(saved, tmp_path):
     del weights["model.layers.3.attn.inner_cross_attn.subln.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
-    with pytest.raises(
-        CheckpointError, match=r"lacks 1 tensors: model\.layers\.3\.attn\.inner_cross_attn\.subln"
-    ):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors: model\.layers\.3\.attn\.inner_cross_attn\.subln"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
@@ -165,7 +160,7 @@ def test_configurations_convert_both_ways(name, tmp_path):
 
 
 def test_configuration_by_keywords():
-    assert Phi4FlashConfig().to_sambay() == dataclass_with(torch_dtype="float32")
+    assert Phi4FlashConfig().to_sambay() == SambaYConfig(torch_dtype="float32")
     small = Phi4FlashConfig(vocab_size=100, hidden_size=64, num_attention_heads=4, num_key_value_heads=2)
     assert (small.bos_token_id, small.eos_token_id, small.pad_token_id) == (None, None, None)
     assert small.mamba_dt_rank == 4
@@ -176,10 +171,6 @@ def test_configuration_by_keywords():
     small.sliding_window = 0
     with pytest.raises(ConfigError, match="sliding_window is 0"):
         Phi4FlashForCausalLM(small)
-
-
-def dataclass_with(**changes):
-    return SambaYConfig(**changes)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-plain"])
@@ -198,7 +189,7 @@ def test_resizing_the_vocabulary(name, size, tmp_path):
     common = min(size, 512)
     torch.testing.assert_close(after[..., :common], before[..., :common], atol=1e-5, rtol=1e-4)
     model.save_pretrained(tmp_path)
-    assert torch.equal(ours(tmp_path)(ids), model(ids, use_cache=False).logits)
+    assert torch.equal(SambaY.from_pretrained(tmp_path)(ids), model(ids, use_cache=False).logits)
 
 
 def test_getting_and_setting_embeddings():

@@ -153,14 +153,10 @@ def arguments(directory, **changes):
     return TrainingArguments(output_dir=str(directory), **values | changes)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}]
-)
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}])
 def test_the_trainer(hf, tmp_path, changes):
     rows = [{key: value[row] for key, value in batch().items()} for row in range(3)]
-    data = rows * changes.get(
-        "gradient_accumulation_steps", 1
-    )  # so that each step sees all rows, in any order
+    data = rows * changes.get("gradient_accumulation_steps", 1)  # so that each step sees all rows, in any order
     trainer = Trainer(hf, arguments(tmp_path, **changes), train_dataset=data, eval_dataset=rows)
     before = trainer.evaluate()["eval_loss"]
     assert before == pytest.approx(hf(**batch()).loss.item(), rel=1e-4)

@@ -10,9 +10,7 @@ from sambay.errors import ConfigError
 from sambay.tokenizer import Tokenizer
 from sambay.train.vocabulary import SPECIAL_TOKENS, THINK_TOKENS, train_tokenizer, write_tokenizer
 
-TEXTS = [
-    f"<think>Number {i * 37} and häufige Wörter, 你好 🙂.</think>\n<|user|>print({i})\n" for i in range(200)
-]
+TEXTS = [f"<think>Number {i * 37} and häufige Wörter, 你好 🙂.</think>\n<|user|>print({i})\n" for i in range(200)]
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +92,7 @@ def test_impossible_requests(texts, size, message):
 
 
 def test_transformers_opens_it_and_agrees(directory):
-    transformers = pytest.importorskip(
-        "transformers", reason="transformers is not installed: the hf extra brings it"
-    )
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: the hf extra brings it")
     theirs = transformers.AutoTokenizer.from_pretrained(directory)
     ours = Tokenizer.from_pretrained(directory)
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (0, 0, 0)

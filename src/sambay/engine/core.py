@@ -172,8 +172,7 @@ class Engine:
             if self.tokenizer is not None:
                 decode = self.tokenizer.decode
                 entry = {
-                    t: type(lp)(lp.logprob, lp.rank, decode([t], skip_special_tokens=False))
-                    for t, lp in entry.items()
+                    t: type(lp)(lp.logprob, lp.rank, decode([t], skip_special_tokens=False)) for t, lp in entry.items()
                 }
             output.logprobs.append(entry)
             output.cumulative_logprob = (output.cumulative_logprob or 0.0) + entry[token].logprob

@@ -60,7 +60,10 @@ class LLM:
         max_num_batched_tokens: int = 512,
         progress: bool = False,
     ) -> None:
-        for name, value in (("max_num_seqs", max_num_seqs), ("max_num_batched_tokens", max_num_batched_tokens)):
+        for name, value in (
+            ("max_num_seqs", max_num_seqs),
+            ("max_num_batched_tokens", max_num_batched_tokens),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: it must be an integer, 1 or more")
         directory = hub.bundled_model() if model is None else hub.resolve(model)
@@ -72,7 +75,9 @@ class LLM:
         config = self.model.config
         context = config.max_position_embeddings
         if max_model_len is not None and not 1 <= max_model_len <= context:
-            raise ConfigError(f"max_model_len is {max_model_len}: it must be from 1 to the model's context of {context}")
+            raise ConfigError(
+                f"max_model_len is {max_model_len}: it must be from 1 to the model's context of {context}"
+            )
         self.max_model_len = max_model_len or context
         self.tokenizer: Tokenizer | None = None
         if tokenizer is not None:
@@ -151,12 +156,13 @@ class LLM:
         several = bool(messages) and not isinstance(messages[0], Mapping)
         conversations = messages if several else [messages]
         extra = dict(chat_template_kwargs or {})
-        encoded = [self._encode_chat(c, add_generation_prompt, extra) for c in conversations]  # type: ignore[arg-type]
-        return self._drive(encoded, sampling_params, use_tqdm)
+        return self._drive(
+            [self._encode_chat(c, add_generation_prompt, extra) for c in conversations],  # type: ignore[arg-type]
+            sampling_params,
+            use_tqdm,
+        )
 
-    def stream(
-        self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None
-    ) -> Iterator[StreamEvent]:
+    def stream(self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None) -> Iterator[StreamEvent]:
         """Generate token by token.
 
         Args:
@@ -170,10 +176,10 @@ class LLM:
             PromptError, ContextError, SamplingError: at the call, before anything is run.
         """
         if not isinstance(prompt, str | Mapping) and prompt and isinstance(prompt[0], Mapping):
-            text, ids = self._encode_chat(prompt, True, {})  # type: ignore[arg-type]
+            encoded = self._encode_chat(prompt, True, {})  # type: ignore[arg-type]
         else:
-            text, ids = self._encode(prompt)  # type: ignore[arg-type]
-        output = self.engine.add(text, ids, sampling_params or self.default_sampling_params())
+            encoded = self._encode(prompt)  # type: ignore[arg-type]
+        output = self.engine.add(*encoded, sampling_params or self.default_sampling_params())
         return self._events(output)
 
     def _events(self, output: RequestOutput) -> Iterator[StreamEvent]:
@@ -192,7 +198,8 @@ class LLM:
         if isinstance(sampling_params, Sequence):
             if len(sampling_params) != len(encoded):
                 raise SamplingError(
-                    f"{len(sampling_params)} sampling_params were given for {len(encoded)} prompts: give one, or one each"
+                    f"{len(sampling_params)} sampling_params were given for {len(encoded)} prompts: "
+                    "give one, or one each"
                 )
             params = list(sampling_params)
         else:
@@ -225,11 +232,11 @@ class LLM:
                 raise PromptError("the prompt is empty: give at least one character")
             return prompt, self._needs_tokenizer().encode(prompt)
         if isinstance(prompt, Sequence) or hasattr(prompt, "tolist"):
-            ids = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
-            return None, ids
+            ids: list[Any] = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
+            return None, ids  # checked by the engine
         raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or token ids")
 
-    def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str, list[int]]:
+    def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str | None, list[int]]:
         tokenizer = self._needs_tokenizer()
         text = tokenizer.render_chat(messages, add_generation_prompt=add, **extra)
         return text, tokenizer.encode_chat(messages, add_generation_prompt=add, **extra)

@@ -67,7 +67,11 @@ class SamplingParams:
         self._integer("n", 1, 1024)
         self._integer("top_k", -1)
         self._integer("min_tokens", 0)
-        for name, least, most in (("max_tokens", 1, None), ("logprobs", 0, 1000), ("seed", -(2**63), 2**64 - 1)):
+        for name, least, most in (
+            ("max_tokens", 1, None),
+            ("logprobs", 0, 1000),
+            ("seed", -(2**63), 2**64 - 1),
+        ):
             if getattr(self, name) is not None:
                 self._integer(name, least, most)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:

@@ -54,9 +54,7 @@ class Completion:
         thinking: the prompt already ends with `<think>`.
     """
 
-    def __init__(
-        self, request: Request, index: int, seed: int, tokenizer: Tokenizer | None, *, thinking: bool
-    ) -> None:
+    def __init__(self, request: Request, index: int, seed: int, tokenizer: Tokenizer | None, *, thinking: bool) -> None:
         params = request.params
         self.request, self.index, self.tokenizer = request, index, tokenizer
         self.output = CompletionOutput(index, cumulative_logprob=0.0 if params.logprobs is not None else None)
@@ -64,7 +62,7 @@ class Completion:
         self.generator = torch.Generator().manual_seed(seed % 2**64)
         self.slot: int | None = None
         self.computed = 0
-        self._decoder = tokenizer and tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
+        self._decoder = None if tokenizer is None else tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
         self._stops = StopMatcher(params.stop_strings, params.include_stop_str_in_output)
         self._splitter = ThinkingSplitter(started_open=thinking)
 
@@ -103,10 +101,12 @@ class Completion:
         elif len(output.token_ids) >= request.limit:
             output.finish_reason = "length"
         # The token that ends a completion is a control token or a stop token: it gives no text.
-        spoken = self._decoder is not None and output.finish_reason != "stop"
-        text = self._decoder.push(token) if spoken and self._decoder is not None else ""
-        if output.finish_reason and self._decoder is not None:
-            text += self._decoder.flush()
+        text = ""
+        if self._decoder is not None:
+            if output.finish_reason != "stop":
+                text = self._decoder.push(token)
+            if output.finish_reason:
+                text += self._decoder.flush()
         if len(output.token_ids) >= params.min_tokens:
             text, _ = self._stops.push(text)
             if output.finish_reason:

@@ -84,8 +84,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise CheckpointError(
-                f"the checkpoint {args[0] if args else ''} lacks {len(missing)} tensors: "
-                f"{', '.join(missing[:5])}{more}"
+                f"the checkpoint {args[0] if args else ''} lacks {len(missing)} tensors: {', '.join(missing[:5])}{more}"
             )
         places = set((getattr(model, "hf_device_map", None) or {}).values())
         if len(places) > 1 or "disk" in places:
@@ -121,7 +120,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values: continue these sequences, without gradients; the cache is changed.
             inputs_embeds: not supported.
             labels: (B, T), -100 where there is nothing to learn; shifted here.
-            use_cache: make a cache and return it. By default in evaluation mode, without labels.
+            use_cache: make a cache and return it; never in training mode, and by default only without labels.
             logits_to_keep: return logits for the last so many columns only, and compute the cross-decoder for
                 no others; 0 for all; or the column indices as a tensor.
             return_dict: False for a tuple.
@@ -148,9 +147,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             with torch.no_grad():  # a state carries no gradients, so that those of the logits would be wrong
                 packed = past_key_values.run(self.model, packing.pack(ids), packing, keep)
         elif not packing.lengths:
-            raise PromptError(
-                f"attention_mask is zero everywhere: all of input_ids {(rows, columns)} is padding"
-            )
+            raise PromptError(f"attention_mask is zero everywhere: all of input_ids {(rows, columns)} is padding")
         else:
             packed = self._run(Batch.packed(packing.pack(ids), packing.lengths, wanted=packing.wanted(keep)))
         loss = None
@@ -227,9 +224,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             )
         kind = generation_config.cache_implementation
         if kind not in (None, "dynamic"):
-            raise SambaYError(
-                f"cache_implementation={kind!r} is not supported: leave it out, the cache is our own"
-            )
+            raise SambaYError(f"cache_implementation={kind!r} is not supported: leave it out, the cache is our own")
         if generation_config.use_cache is False or model_kwargs.get("past_key_values") is not None:
             prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc, unused-ignore]
             prepare(generation_config, model_kwargs, *args, **kwargs)
@@ -242,9 +237,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             SambaYError: always; the engine of this package batches continuously.
         """
-        raise SambaYError(
-            "transformers cannot batch a SambaY model continuously: use sambay's own engine, sambay.LLM"
-        )
+        raise SambaYError("transformers cannot batch a SambaY model continuously: use sambay's own engine, sambay.LLM")
 
     def _set_gradient_checkpointing(
         self,
@@ -316,13 +309,10 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
 def _refuse(embeds: Tensor | None, cache: object, kwargs: dict[str, Any], config: Phi4FlashConfig) -> None:
     """One sentence for each thing that other models can do and this one cannot."""
     if embeds is not None:
-        raise SambaYError(
-            "inputs_embeds (and prompt tuning, which needs them) are not supported: give input_ids"
-        )
+        raise SambaYError("inputs_embeds (and prompt tuning, which needs them) are not supported: give input_ids")
     if cache is not None and not isinstance(cache, SambaYCache):
         raise SambaYError(
-            f"past_key_values is a {type(cache).__name__}: leave it out, or give a "
-            "sambay.hf.SambaYCache(model.config)"
+            f"past_key_values is a {type(cache).__name__}: leave it out, or give a sambay.hf.SambaYCache(model.config)"
         )
     for name in ("output_attentions", "output_hidden_states"):
         if kwargs.pop(name, None) or getattr(config, name, False):

@@ -54,9 +54,7 @@ def document_numbers(
         if values is None:
             continue
         if values.ndim != 2 or values.shape[0] not in (1, shape[0]) or values.shape[1] != shape[1]:
-            raise PromptError(
-                f"{name} has shape {tuple(values.shape)}: it must fit input_ids of shape {shape}"
-            )
+            raise PromptError(f"{name} has shape {tuple(values.shape)}: it must fit input_ids of shape {shape}")
         given[name] = values.expand(shape)
     return given["position_ids"], given["seq_idx"]
 
@@ -99,11 +97,7 @@ class Packing:
         rows, columns = input_ids.shape
         places = None
         if attention_mask is not None:
-            if (
-                attention_mask.ndim != 2
-                or attention_mask.shape[0] != rows
-                or attention_mask.shape[1] < columns
-            ):
+            if attention_mask.ndim != 2 or attention_mask.shape[0] != rows or attention_mask.shape[1] < columns:
                 raise PromptError(
                     f"attention_mask has shape {tuple(attention_mask.shape)} for input_ids of shape "
                     f"{(rows, columns)}: it must be (batch, time), zero where a token is padding"

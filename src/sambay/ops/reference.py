@@ -22,7 +22,14 @@ from torch import Tensor
 from sambay.batch import Batch, Group, Ragged
 from sambay.state import ConvState, SharedKV, SSMState, WindowKV
 
-__all__ = ["SharedView", "causal_conv", "selective_scan", "shared_attention", "shared_keys_values", "window_attention"]
+__all__ = [
+    "SharedView",
+    "causal_conv",
+    "selective_scan",
+    "shared_attention",
+    "shared_keys_values",
+    "window_attention",
+]
 
 _SCAN_ELEMENTS = 1 << 19
 """Elements of scan state that are held at once: small enough for the last-level cache."""
@@ -45,7 +52,7 @@ def _own_precision(operation: _F) -> _F:
         with torch.autocast(first.device.type, enabled=False):
             return operation(first, *rest)
 
-    return cast(_F, run)
+    return cast("_F", run)
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None) -> Tensor:
@@ -120,12 +127,12 @@ def selective_scan(
     if state is not None:
         initial = state.hidden[batch.slot_index]
         initial = initial[permutation] if moved else initial
-    y, final = _Scan.apply(u, dt, decay, b, c, initial, widths)
+    y, final = cast("tuple[Tensor, Tensor]", _Scan.apply(u, dt, decay, b, c, initial, widths))  # type: ignore[no-untyped-call]
     if state is not None:
         if moved:
             final = final[torch.argsort(permutation)]
         state.hidden[batch.slot_index] = final.detach()
-    y = y + skip.float() * u
+    y = torch.addcmul(y, skip.float(), u)
     return y if inverse is None else y.index_select(0, inverse)
 
 
@@ -137,7 +144,7 @@ class _Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,  # noqa: ANN401
         u: Tensor,
         dt: Tensor,
@@ -159,7 +166,7 @@ class _Scan(torch.autograd.Function):
         return y, hidden
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         u, dt, a, b, c, *starts = ctx.saved_tensors
         grad_u, grad_dt, grad_a = torch.empty_like(u), torch.empty_like(dt), torch.zeros_like(a)
         grad_b, grad_c = torch.empty_like(b), torch.empty_like(c)
@@ -313,13 +320,11 @@ def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | Non
             rows = batch.layout.offsets
             index = torch.tensor([rows[asking[i]] for i in group.members]).unsqueeze(1)
             index = index + torch.minimum(torch.arange(int(ends.max())), ends.unsqueeze(1) - 1)
-            keys, values = (
-                x.index_select(0, index.flatten().to(x.device)).unflatten(0, index.shape) for x in (k, v)
-            )
+            keys, values = (x.index_select(0, index.flatten().to(x.device)).unflatten(0, index.shape) for x in (k, v))
         else:
             slots = [batch.slots[asking[i]] for i in group.members]  # type: ignore[index]
-            parts = [state.read(slot, totals[i]) for slot, i in zip(slots, group.members, strict=True)]
-            keys, values = (_stack([pair[side] for pair in parts]) for side in (0, 1))
+            held = [state.read(slot, totals[i]) for slot, i in zip(slots, group.members, strict=True)]
+            keys, values = (_stack([pair[side] for pair in held]) for side in (0, 1))
         groups.append((group, keys, values, begin))
     return SharedView(tuple(groups))
 
@@ -339,7 +344,7 @@ def shared_attention(q: Tensor, view: SharedView, batch: Batch, lam: Tensor | No
         lam: the lambda of differential attention (scalar), or None for plain attention.
 
     Returns:
-        (R, P, 2 dh) for differential attention, else (R, H, dh); dtype of q.
+        (R, P, 2 dh) for differential attention, else (R, H, dh); dtype of q. R must not be 0.
     """
     outs = [
         (group, _attend(_rectangle(q, group), keys, values, begin, None, None, lam))
@@ -352,7 +357,7 @@ def _rectangle(x: Tensor, group: Group) -> Tensor:
     """Packed rows (N, ...) -> (members, width, ...)."""
     if group.rows.numel() == x.shape[0] and group.valid is None and group.ordered:
         return x.view(*group.rows.shape, *x.shape[1:])
-    return x.index_select(0, group.rows.flatten()).unflatten(0, group.rows.shape)
+    return x.index_select(0, group.rows.flatten()).view(*group.rows.shape, *x.shape[1:])
 
 
 def _packed(outs: list[tuple[Group, Tensor]], layout: Ragged) -> Tensor:
@@ -408,7 +413,7 @@ def _attend(
 @_own_precision
 def _attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lam: Tensor | None) -> Tensor:
     """One block of scores, (S, Tq, Tk) of which `mask` allows."""
-    size, steps, heads, width = q.shape
+    size, steps, _, width = q.shape
     maps = 1 if lam is None else 2
     groups = k.shape[2] // maps
     # Query head = (group, member, map), key head = (group, map); the members of a group share keys and values.
@@ -417,10 +422,10 @@ def _attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lam: Tensor | N
     queries = queries.reshape(size, groups, maps, members * steps, width) / math.sqrt(width)
     keys = k.float().view(size, -1, groups, maps, width).permute(0, 2, 3, 4, 1)
     values = v.float().view(size, -1, groups, maps * width).transpose(1, 2)
-    scores = (queries @ keys).unflatten(3, (members, steps))
+    scores = (queries @ keys).view(size, groups, maps, members, steps, -1)
     scores = scores.masked_fill(~mask.view(size, 1, 1, 1, *mask.shape[1:]), _MASKED)
     weights = F.softmax(scores, dim=-1)
     mixed = weights[:, :, 0] if lam is None else weights[:, :, 0] - lam.float() * weights[:, :, 1]
     out = mixed.flatten(2, 3) @ values  # (S, groups, members * Tq, maps * dh)
-    out = out.unflatten(2, (members, steps)).permute(0, 3, 1, 2, 4)
+    out = out.view(size, groups, members, steps, maps * width).permute(0, 3, 1, 2, 4)
     return out.reshape(size, steps, groups * members, maps * width).to(q.dtype)

@@ -191,11 +191,14 @@ class Recipe:
                 raise ConfigError(f"{name} is {value!r}: it must be positive")
         for name in ("smalltalk", "second_turns"):
             if not 0 <= getattr(self.data, name) < 1:
-                raise ConfigError(f"data.{name} is {getattr(self.data, name)!r}: it must be a share, 0 or more and below 1")
+                raise ConfigError(
+                    f"data.{name} is {getattr(self.data, name)!r}: it must be a share, 0 or more and below 1"
+                )
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self.schedule, name) <= self.schedule.steps:
                 raise ConfigError(
-                    f"schedule.{name} is {getattr(self.schedule, name)}: it must be from 0 to steps {self.schedule.steps}"
+                    f"schedule.{name} is {getattr(self.schedule, name)}: "
+                    f"it must be from 0 to steps, {self.schedule.steps}"
                 )
         if self.run.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"run.precision is {self.run.precision!r}: it must be 'float32' or 'bfloat16'")
@@ -226,8 +229,6 @@ def _table(kind: type[_T], values: object, name: str) -> _T:
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not type(default):
-            raise ConfigError(
-                f"{name}.{key} is {value!r}: it must be of the type of its default, {default!r}"
-            )
+            raise ConfigError(f"{name}.{key} is {value!r}: it must be of the type of its default, {default!r}")
         out[key] = value
     return kind(**out)

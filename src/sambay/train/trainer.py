@@ -131,7 +131,10 @@ class Trainer:
         before = json.loads((self.directory / "recipe.json").read_text(encoding="utf-8"))
         now = json.loads(json.dumps(self.recipe.to_dict()))
         for table, values in before.items():
-            free = {"schedule": ("steps", "decay"), "run": ("log_every", "save_every", "eval_every", "eval_documents", "threads")}
+            free = {
+                "schedule": ("steps", "decay"),
+                "run": ("log_every", "save_every", "eval_every", "eval_documents", "threads"),
+            }
             for key, value in values.items():
                 if now[table].get(key) != value and key not in free.get(table, ()):
                     raise ConfigError(
@@ -167,7 +170,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["lr_peak"] * factor
             loss = self.loss(packed)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
             if not torch.isfinite(norm):
                 raise CheckpointError(

@@ -80,9 +80,7 @@ class Story:
 
     def kind(self) -> Kind:
         """Return the story as a kind of the family."""
-        return Kind(
-            self.name, self.weight, lambda dice: self.draw(dice, dice.level()), self._write, self.symmetric
-        )
+        return Kind(self.name, self.weight, lambda dice: self.draw(dice, dice.level()), self._write, self.symmetric)
 
     def _write(self, dice: Dice, numbers: Numbers) -> Written:
         if self.symmetric:

@@ -191,8 +191,7 @@ STORIES = (
         _two_rides,
         (
             "A car drives {b} hours at {a} km/h and then {d} hours at {c} km/h. How many km is that in all?",
-            "{N} drives at {a} km per hour for {b} hours and at {c} km per hour for {d} hours. "
-            "How far does {he} get?",
+            "{N} drives at {a} km per hour for {b} hours and at {c} km per hour for {d} hours. How far does {he} get?",
             "A train travels {b} hours at {a} km/h, then {d} hours at {c} km/h. Find the total distance.",
         ),
         ("First part: a × b", "Second part: c × d", "Total: P + Q"),
@@ -345,8 +344,7 @@ STORIES = (
         (
             "A fence of {a} m has a post every {b} m, also at both ends. How many posts are there?",
             "Trees stand along a road of {a} m, one every {b} m from start to end. How many trees is that?",
-            "{N} puts lamps along a path of {a} m, {b} m apart, with one at each end. "
-            "How many lamps does {he} need?",
+            "{N} puts lamps along a path of {a} m, {b} m apart, with one at each end. How many lamps does {he} need?",
         ),
         ("Gaps: a ÷ b", "One more at the end: P + 1"),
         "The number is {box}.",
@@ -398,8 +396,7 @@ STORIES = (
         (
             "It is {a} degrees and gets {b} degrees warmer. What is the temperature then?",
             "The temperature is {a} degrees and rises by {b} degrees. What is it now?",
-            "At night it was {a} degrees. By noon it was {b} degrees warmer. "
-            "How many degrees was it at noon?",
+            "At night it was {a} degrees. By noon it was {b} degrees warmer. How many degrees was it at noon?",
         ),
         ("Add: a + b",),
         "The temperature is {box}.",
@@ -411,8 +408,7 @@ STORIES = (
         (
             "It is {a} degrees and gets {b} degrees colder. What is the temperature then?",
             "The temperature is {a} degrees and falls by {b} degrees. What is it now?",
-            "At noon it was {a} degrees. By night it was {b} degrees colder. "
-            "How many degrees was it at night?",
+            "At noon it was {a} degrees. By night it was {b} degrees colder. How many degrees was it at night?",
         ),
         ("Subtract: a - b",),
         "The temperature is {box}.",
@@ -440,8 +436,7 @@ STORIES = (
             "A round in the park takes {a} minutes. "
             "{N} walks {b} rounds in the morning and {b} in the evening. "
             "How many minutes does {he} walk?",
-            "A lesson takes {a} minutes. {N} and {M} give {b} lessons each. "
-            "How many minutes do they teach in all?",
+            "A lesson takes {a} minutes. {N} and {M} give {b} lessons each. How many minutes do they teach in all?",
         ),
         ("Once: a × b", "Twice: P × 2"),
         "The number is {box}.",

@@ -81,12 +81,10 @@ STORIES = (
         _change,
         (
             "{N} buys {a} {things} at {b} {money} each. {He} pays with {c} {money}. What is {his} change?",
-            "{N} buys {a} {things} for {b} {money} each and pays with a {c} note. "
-            "How much change does {he} get?",
+            "{N} buys {a} {things} for {b} {money} each and pays with a {c} note. How much change does {he} get?",
             "{A_thing} costs {b} {money}. {N} buys {a} and gives {c} {money}. How much does {he} get back?",
             "{N} has {c} {money} and buys {a} {things} at {b} {money} each. How much money is left?",
-            "{N} had ${c}. {He} bought {a} {things} that cost ${b} each. "
-            "How many dollars does {he} have left?",
+            "{N} had ${c}. {He} bought {a} {things} that cost ${b} each. How many dollars does {he} have left?",
         ),
         ("Cost: a × b", "Change: c - P"),
         "The change is {box}.",
@@ -96,8 +94,7 @@ STORIES = (
         3,
         _four,
         (
-            "{N} buys {a} {things} at {b} {money} each and {c} {others} at {d} {money} each. "
-            "What is the total?",
+            "{N} buys {a} {things} at {b} {money} each and {c} {others} at {d} {money} each. What is the total?",
             "{A_thing} costs {b} {money} and the {others} cost {d} {money} each. "
             "How much do {a} {things} and {c} {others} cost?",
             "How much are {a} {things} for ${b} each and {c} {others} for ${d} each?",
@@ -112,14 +109,12 @@ STORIES = (
         2,
         _four,
         (
-            "{a} adults pay {b} {money} each and {c} children pay {d} {money} each. "
-            "How much do they pay in all?",
+            "{a} adults pay {b} {money} each and {c} children pay {d} {money} each. How much do they pay in all?",
             "A zoo ticket is {b} {money} for adults and {d} {money} for children. "
             "What do {a} adults and {c} children pay?",
             "A cinema sells {a} tickets to adults at {b} {money} and {c} to children at {d} {money}. "
             "How much money does it take in?",
-            "Tickets cost ${b} for adults and ${d} for children. "
-            "Find the cost for {a} adults and {c} children.",
+            "Tickets cost ${b} for adults and ${d} for children. Find the cost for {a} adults and {c} children.",
         ),
         ("Adults: a × b", "Children: c × d", "Total: P + Q"),
         "The total is {box}.",
@@ -159,8 +154,7 @@ STORIES = (
         _saved,
         (
             "{N} has {c} {money} and saves {a} {money} a week. How much does {he} have after {b} weeks?",
-            "{N} saves {a} {money} each month for {b} months. {He} had {c} {money} before. "
-            "How much is it now?",
+            "{N} saves {a} {money} each month for {b} months. {He} had {c} {money} before. How much is it now?",
             "{N} has {c} {things} and collects {a} each day. How many does {he} have after {b} days?",
             "A tree is {c} cm tall and grows {a} cm a year. How tall is it in cm after {b} years?",
             "A taxi costs {c} {money} plus {a} {money} per km. How much is a ride of {b} km?",
@@ -176,8 +170,7 @@ STORIES = (
             "A book has {a} pages. {N} reads {b} pages a day for {c} days. How many pages are left?",
             "{N} reads {b} pages each day. How many pages of a book with {a} pages are left after {c} days?",
             "{N} has {a} {money} and spends {b} a day. How much is left after {c} days?",
-            "A tank has {a} liters of water. {b} liters flow out each hour. "
-            "How many liters are left after {c} hours?",
+            "A tank has {a} liters of water. {b} liters flow out each hour. How many liters are left after {c} hours?",
         ),
         ("Gone: b × c", "Left: a - P"),
         "What is left is {box}.",
@@ -200,12 +193,9 @@ STORIES = (
         2,
         _goal,
         (
-            "{N} has read {b} of the {a} pages of a book and reads the rest in {c} days. "
-            "How many pages is that a day?",
-            "{N} has {a} {things}, keeps {b} and shares the rest equally among {c} {people}. "
-            "How many does each get?",
-            "A rope of {a} cm loses a piece of {b} cm. The rest is cut into {c} equal parts. "
-            "How long is one in cm?",
+            "{N} has read {b} of the {a} pages of a book and reads the rest in {c} days. How many pages is that a day?",
+            "{N} has {a} {things}, keeps {b} and shares the rest equally among {c} {people}. How many does each get?",
+            "A rope of {a} cm loses a piece of {b} cm. The rest is cut into {c} equal parts. How long is one in cm?",
             "{N} owes {a} {money}. {He} pays {b} now and the rest in {c} equal parts. How much is one part?",
         ),
         ("The rest: a - b", "Each: P ÷ c"),

@@ -192,8 +192,7 @@ STORIES = (
         (
             "The average of three numbers is {a}. Two of them are {b} and {c}. What is the third?",
             "Three numbers have the mean {a}. Two are {b} and {c}. Find the other one.",
-            "{N} has {b} and {c} points in two tests. "
-            "What does {he} need in the third for an average of {a}?",
+            "{N} has {b} and {c} points in two tests. What does {he} need in the third for an average of {a}?",
         ),
         ("Total: a × 3", "The third: P - b", "The third: Q - c"),
         "The third is {box}.",
@@ -206,8 +205,7 @@ STORIES = (
             "{N} and {M} share {c} {money} in the ratio {a}:{b}. How much does {N} get?",
             "{M} and {N} share {c} {things} in the ratio {b}:{a}. How many does {N} get?",
             "Divide {c} in the ratio {a}:{b}. What is the first part?",
-            "A drink of {c} ml is made of juice and water in the ratio {a}:{b}. "
-            "How many ml of juice are in it?",
+            "A drink of {c} ml is made of juice and water in the ratio {a}:{b}. How many ml of juice are in it?",
             "In a class of {c} pupils the ratio of girls to boys is {a}:{b}. How many girls are there?",
         ),
         ("Parts: a + b", "One part: c ÷ P", "Share: Q × a"),

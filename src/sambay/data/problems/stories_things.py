@@ -99,12 +99,10 @@ STORIES = (
         3,
         _gain_loss,
         (
-            "{N} has {a} {things}. {He} gets {b} more and then gives away {c}. "
-            "How many {things} does {he} have now?",
+            "{N} has {a} {things}. {He} gets {b} more and then gives away {c}. How many {things} does {he} have now?",
             "A shop has {a} {things}, receives {b} and sells {c}. How many {things} are there now?",
             "{N} collected {a} {things}, found {b} more and lost {c}. How many {things} are left?",
-            "There were {a} {things} in a box. {N} put in {b} and {M} took out {c}. "
-            "How many are in the box now?",
+            "There were {a} {things} in a box. {N} put in {b} and {M} took out {c}. How many are in the box now?",
         ),
         ("After the gain: a + b", "Left: P - c"),
         "The number of {things} is {box}.",
@@ -116,8 +114,7 @@ STORIES = (
         (
             "{N} has {a} {things}. {M} has {b} more than {N}. How many {things} do they have together?",
             "{N} picked {a} {things} and {M} picked {b} more than {N}. How many did they pick in all?",
-            "A red box holds {a} {things} and a blue box holds {b} more. "
-            "How many {things} are in both boxes?",
+            "A red box holds {a} {things} and a blue box holds {b} more. How many {things} are in both boxes?",
             "{N} made {a} {things}. {M} made {b} more {things} than {N}. How many did they make together?",
         ),
         ("The other: a + b", "Together: a + P"),
@@ -144,10 +141,8 @@ STORIES = (
         (
             "{N} has {a} {things}. {M} has {b} times as many. How many {things} do they have together?",
             "{N} found {a} {things} and {M} found {b} times as many as {N}. How many did they find in all?",
-            "A small bag holds {a} {things}. A large bag holds {b} times as many. "
-            "How many do both bags hold?",
-            "{M} has {b} times as many {things} as {N}, who has {a}. "
-            "How many {things} do both have in total?",
+            "A small bag holds {a} {things}. A large bag holds {b} times as many. How many do both bags hold?",
+            "{M} has {b} times as many {things} as {N}, who has {a}. How many {things} do both have in total?",
         ),
         ("The other: a × b", "Together: a + P"),
         "Together that is {box}.",
@@ -184,8 +179,7 @@ STORIES = (
         3,
         _with_rest,
         (
-            "{N} packs {a} {things} into {boxes} that hold {b} each. "
-            "How many {boxes} does {he} need for all of them?",
+            "{N} packs {a} {things} into {boxes} that hold {b} each. How many {boxes} does {he} need for all of them?",
             "A box holds {b} {things}. How many boxes are needed for {a} {things}?",
             "{a} {people} go by car. Each car takes {b} of them. How many cars are needed?",
             "{a} pupils sleep in rooms for {b}. How many rooms are needed?",
@@ -211,14 +205,10 @@ STORIES = (
         3,
         _boxes,
         (
-            "{N} has {a} {boxes} with {b} {things} each and {c} single {things}. "
-            "How many {things} does {he} have?",
-            "There are {a} {boxes} of {b} {things} and {c} more {things}. "
-            "How many {things} are there in all?",
-            "{N} fills {a} {boxes} with {b} {things} each and has {c} {things} left. "
-            "How many {things} did {he} have?",
-            "A shop gets {a} {boxes} of {b} {things} each and already has {c}. "
-            "How many {things} does it have then?",
+            "{N} has {a} {boxes} with {b} {things} each and {c} single {things}. How many {things} does {he} have?",
+            "There are {a} {boxes} of {b} {things} and {c} more {things}. How many {things} are there in all?",
+            "{N} fills {a} {boxes} with {b} {things} each and has {c} {things} left. How many {things} did {he} have?",
+            "A shop gets {a} {boxes} of {b} {things} each and already has {c}. How many {things} does it have then?",
         ),
         ("In packs: a × b", "Total: P + c"),
         "The number of {things} is {box}.",
@@ -228,10 +218,8 @@ STORIES = (
         3,
         _stock,
         (
-            "A shop has {a} {things}. It gets {b} {boxes} with {c} {things} each and sells {d}. "
-            "How many are left?",
-            "{N} had {a} {things}, bought {b} {boxes} of {c} and gave away {d}. "
-            "How many {things} does {he} have now?",
+            "A shop has {a} {things}. It gets {b} {boxes} with {c} {things} each and sells {d}. How many are left?",
+            "{N} had {a} {things}, bought {b} {boxes} of {c} and gave away {d}. How many {things} does {he} have now?",
             "There are {a} {things} in stock. {b} {boxes} of {c} arrive and {d} {things} are sold. "
             "How many remain in stock?",
         ),
@@ -243,8 +231,7 @@ STORIES = (
         2,
         _loss_gain,
         (
-            "A bus carries {a} people. At a stop {b} get off and {c} get on. "
-            "How many people are on the bus now?",
+            "A bus carries {a} people. At a stop {b} get off and {c} get on. How many people are on the bus now?",
             "There are {a} people on a train. {b} leave and {c} enter. How many people are on the train?",
             "{a} birds sit in a tree. {b} fly away and {c} come. How many birds are in the tree now?",
             "A library has {a} books on a shelf. {b} are lent and {c} come back. How many are on the shelf?",

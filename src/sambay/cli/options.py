@@ -1,0 +1,197 @@
+"""Options that several commands share, and the model that they open."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sambay.progress import task_progress
+
+if TYPE_CHECKING:
+    from sambay.engine import LLM
+
+__all__ = [
+    "Device",
+    "Dtype",
+    "HideThinking",
+    "MaxModelLen",
+    "MaxTokens",
+    "MinP",
+    "Model",
+    "RepetitionPenalty",
+    "Seed",
+    "System",
+    "Temperature",
+    "Threads",
+    "TopK",
+    "TopP",
+    "apply_threads",
+    "check_sampling",
+    "open_model",
+    "writable",
+]
+
+_MACHINE, _SAMPLING = "Machine", "Sampling (by default what the checkpoint recommends)"
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        help="A checkpoint directory or a name on the Hugging Face hub; without it the model that comes with "
+        "sambay.",
+        show_default=False,
+    ),
+]
+System = Annotated[str | None, typer.Option(help="A system message.", show_default=False)]
+HideThinking = Annotated[bool, typer.Option("--hide-thinking", help="Print the answer only.")]
+
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="0 always takes the likeliest token.", rich_help_panel=_SAMPLING, show_default=False),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Keep the likeliest tokens that together reach this probability.",
+        rich_help_panel=_SAMPLING,
+        show_default=False,
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Keep this many tokens; 0 keeps all.", rich_help_panel=_SAMPLING, show_default=False),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Drop tokens below this share of the likeliest one's probability.",
+        rich_help_panel=_SAMPLING,
+        show_default=False,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(help="Above 1 discourages repeating.", rich_help_panel=_SAMPLING, show_default=False),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="The same seed gives the same text; without it each run draws a new one.",
+        rich_help_panel=_SAMPLING,
+        show_default=False,
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens of a reply at most.", rich_help_panel=_SAMPLING, show_default=False),
+]
+
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.", rich_help_panel=_MACHINE)
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16 or float16; auto takes that of the checkpoint.", rich_help_panel=_MACHINE
+    ),
+]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens of prompt and reply at most; by default the model's context.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        help="CPU threads; by default torch's choice.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
+
+
+def apply_threads(threads: int | None) -> None:
+    """Use so many CPU threads; None leaves torch's choice."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def open_model(
+    model: str | None,
+    *,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    max_model_len: int | None = None,
+    max_num_seqs: int = 16,
+) -> LLM:
+    """Load the model of a command, with a progress bar where a person watches.
+
+    Args:
+        model: a directory or a hub name, None for the bundled model.
+        device: as typed.
+        dtype: as typed.
+        threads: CPU threads, None for torch's choice.
+        max_model_len: tokens of a sequence at most, None for the model's context.
+        max_num_seqs: sequences that run at once.
+
+    Raises:
+        SambaYError: no such model, a damaged one, or an impossible option.
+    """
+    with task_progress("Starting"):  # torch alone takes a second
+        from sambay.engine import LLM
+
+        apply_threads(threads)
+    return LLM(
+        model,
+        device=device,
+        dtype=dtype,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        # Requests without a seed draw theirs from this one: a person who asks twice wants another answer.
+        seed=secrets.randbits(63),
+        progress=True,
+    )
+
+
+def check_sampling(**values: object) -> dict[str, object]:
+    """The sampling options that were given, validated before a model is loaded for nothing.
+
+    Args:
+        **values: fields of `SamplingParams`; None means not given.
+
+    Raises:
+        SamplingError: an impossible value.
+    """
+    from sambay.engine import SamplingParams
+
+    given = {name: value for name, value in values.items() if value is not None}
+    SamplingParams(**given)  # type: ignore[arg-type]
+    return given
+
+
+def writable(path: Path) -> Path:
+    """The path, if a file can be made there: found out before the work, not after it.
+
+    Raises:
+        OSError: its directory is missing or not writable.
+    """
+    parent = path.parent
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory, a file name is needed", str(path))
+    if not parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such directory", str(parent))
+    if not os.access(parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "not writable", str(parent))
+    return path
