@@ -33,15 +33,11 @@ hypothesis.settings.load_profile("sambay")
 
 def _build(seed=0, dtype=torch.float32, **changes):
     values = SMALL | changes
-    weights = {
-        name: torch.from_numpy(value).to(dtype) for name, value in random_weights(values, seed).items()
-    }
+    weights = {name: torch.from_numpy(value).to(dtype) for name, value in random_weights(values, seed).items()}
     with torch.device("meta"):
         model = SambaY(SambaYConfig.from_dict(values))
     # Clones: the oracle's weights and the model's must not be the same memory.
-    model.load_state_dict(
-        {to_memory_name(name): value.clone() for name, value in weights.items()}, assign=True
-    )
+    model.load_state_dict({to_memory_name(name): value.clone() for name, value in weights.items()}, assign=True)
     return model, Oracle(values, {name: value.double().numpy() for name, value in weights.items()})
 
 

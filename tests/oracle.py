@@ -139,10 +139,7 @@ class Oracle:
         if self.config.get("norm_type", "layernorm") == "rmsnorm":
             return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
         centred = x - x.mean(-1, keepdims=True)
-        return (
-            centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight
-            + self.weights[f"{name}.bias"]
-        )
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + self.weights[f"{name}.bias"]
 
     def mamba(self, x, name):
         """Returns the layer's output and the scan output: with the D skip, before the gate."""
@@ -187,17 +184,11 @@ class Oracle:
             w = {key: self.weights[f"{name}.inner_cross_attn.{key}"] for key in
                  ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "subln.weight")}  # fmt: skip
             start = 0.8 - 0.6 * math.exp(-0.3 * layer)
-            lam = (
-                math.exp(w["lambda_q1"] @ w["lambda_k1"]) - math.exp(w["lambda_q2"] @ w["lambda_k2"]) + start
-            )
+            lam = math.exp(w["lambda_q1"] @ w["lambda_k1"]) - math.exp(w["lambda_q2"] @ w["lambda_k2"]) + start
             for pair in range(self.heads // 2):
                 kv = pair // group  # pair of key-value heads
-                wide = np.concatenate(
-                    [values[first : t + 1, 2 * kv], values[first : t + 1, 2 * kv + 1]], axis=-1
-                )
-                o = softmax_map(2 * pair, 2 * kv) @ wide - lam * (
-                    softmax_map(2 * pair + 1, 2 * kv + 1) @ wide
-                )
+                wide = np.concatenate([values[first : t + 1, 2 * kv], values[first : t + 1, 2 * kv + 1]], axis=-1)
+                o = softmax_map(2 * pair, 2 * kv) @ wide - lam * (softmax_map(2 * pair + 1, 2 * kv + 1) @ wide)
                 o = o / math.sqrt((o * o).mean() + 1e-5) * w["subln.weight"] * (1 - start)
                 out[t, 2 * pair], out[t, 2 * pair + 1] = o[: self.width], o[self.width :]
         return self.linear(out.reshape(len(q), -1), f"{name}.out_proj")

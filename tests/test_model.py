@@ -23,7 +23,7 @@ from sambay.batch import Batch
 from sambay.checkpoint import to_disk_name, to_memory_name
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import ContextError, PromptError, SambaYError
-from sambay.model import Mamba, SambaY
+from sambay.model import Block, Mamba, SambaY
 from sambay.ops import reference as ops
 from sambay.state import StatePool
 
@@ -221,6 +221,22 @@ def test_half_precision(build, dtype, bound, name):
     assert error(whole, expected) < bound
     assert error(in_chunks(model, ids, [5, 6, 17], pool), expected) < bound
     assert pool.layers[0].ssm.hidden.dtype is torch.float32
+
+
+def test_the_residual_stream_is_float32(build, monkeypatch):
+    model, _ = build(dtype=torch.bfloat16)
+    seen, add = [], Block.add
+
+    def spy(block, hidden, mixed):
+        out = add(block, hidden, mixed)
+        seen.extend([hidden.dtype, out.dtype])
+        assert mixed.dtype is torch.bfloat16
+        return out
+
+    monkeypatch.setattr(Block, "add", spy)
+    with torch.no_grad():
+        model(text(5))
+    assert seen == [torch.float32] * 16
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # subln falls back, rightly

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -169,7 +170,7 @@ class Attention(nn.Module):
     def _finish(self, mixed: Tensor) -> Tensor:
         """(N, P, 2 dh) or (N, H, dh) -> (N, h): normalise each pair, scale, project."""
         if self.differential:
-            mixed = self.subln(mixed) * (1 - self.lambda_init)
+            mixed = self.subln(mixed.to(self.subln.weight.dtype)) * (1 - self.lambda_init)
         return self.out_proj(mixed.flatten(1))  # type: ignore[no-any-return]
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -441,17 +442,18 @@ class SambaY(nn.Module):
             )
         return lengths
 
-    def run(self, batch: Batch, state: StatePool | None) -> Tensor:
+    def run(self, batch: Batch, state: StatePool | None, embeddings: Tensor | None = None) -> Tensor:
         """Compute one batch: the architecture as the paper's figure draws it.
 
         Args:
             batch: packed tokens (N,) and the R rows that ask for logits.
             state: the pool that holds the states of its slots, or None. Lengths are not advanced here.
+            embeddings: (N, h) to read in the place of those of the token ids.
 
         Returns:
             (R, vocab) logits in the dtype of the weights.
         """
-        hidden = self.embedding(batch.input_ids).float()
+        hidden = (self.embedding(batch.input_ids) if embeddings is None else embeddings).float()
         memory = view = None
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
@@ -514,4 +516,4 @@ class SambaY(nn.Module):
             max_shard_bytes: a larger model is cut into shards with an index.
         """
         checkpoint.save_weights(self, directory, max_shard_bytes=max_shard_bytes)
-        checkpoint.save_config(self.config, directory)
+        checkpoint.save_config(replace(self.config, torch_dtype=str(self.dtype).removeprefix("torch.")), directory)

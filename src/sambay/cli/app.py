@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
@@ -13,8 +14,7 @@ import typer
 
 from sambay._version import __version__
 from sambay.cli import chat, evaluate, generate, info, train
-from sambay.cli.console import print_error
-from sambay.errors import SambaYError
+from sambay.cli.failures import explain, print_error
 
 __all__ = ["app", "main", "run"]
 
@@ -25,11 +25,20 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
-app.command("chat", epilog=chat.EXAMPLES)(chat.chat)
-app.command("info", epilog=info.EXAMPLES)(info.info)
-app.command("train", epilog=train.EXAMPLES)(train.train)
-app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+
+
+def _add(name: str, command: Callable[..., None], examples: str) -> None:
+    # Source lines are not the terminal's: each paragraph is one line, for rich to break.
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+    app.command(name, help=text, epilog=examples)(command)
+
+
+_add("generate", generate.generate, generate.EXAMPLES)
+_add("chat", chat.chat, chat.EXAMPLES)
+_add("info", info.info, info.EXAMPLES)
+_add("train", train.train, train.EXAMPLES)
+_add("eval", evaluate.evaluate, evaluate.EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:
@@ -77,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return 1
         if os.environ.get("SAMBAY_DEBUG") == "1":
             raise
-        message, status = _explain(error)
+        message, status = explain(error)
         print_error(message)
         return status
 
@@ -93,26 +102,3 @@ def _make_streams_lenient() -> None:
 def _silence_stdout() -> None:
     """The reader of our pipe has gone: without this, Python complains when it flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """One sentence on an error, and the exit status."""
-    if isinstance(error, SambaYError):
-        return str(error), 1
-    # Wrong usage is an exception of click, of which some versions of typer bring a copy of their own: it is
-    # known by what it can do.
-    format_message = getattr(error, "format_message", None)
-    if format_message is not None:
-        context = getattr(error, "ctx", None)
-        hint = f" (see '{context.command_path} --help')" if context is not None else ""
-        return " ".join(format_message().split()) + hint, 2
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}", 1
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory ({first_line}): use a smaller batch or context, or a smaller dtype", 1
-    return (
-        f"unexpected {type(error).__name__}: {first_line} (a mistake of ours: SAMBAY_DEBUG=1 shows where)",
-        1,
-    )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from sambay.cli import options
 from sambay.cli.chat_commands import run_command
-from sambay.cli.console import ReplyPrinter, Screen, print_error
+from sambay.cli.console import ReplyPrinter, Screen
 from sambay.cli.conversation import Conversation, Exchange
+from sambay.cli.failures import explain, print_error
 from sambay.cli.interrupt import deferred_interrupt
 from sambay.errors import PromptError, SambaYError
 
@@ -126,30 +127,40 @@ class Chat:
                 self.notes.write("\n")
                 self.notes.note("(Ctrl-D or /exit leaves)")
                 continue
-            try:
-                if text.startswith("/"):
-                    if not run_command(self, text):
-                        return
-                elif text.strip():
-                    self.say(text)
-            except (SambaYError, OSError) as error:
-                if isinstance(error, BrokenPipeError):
-                    raise
-                self.screen.end_line()
-                print_error(str(error))
+            if not self._answered(text):
+                return
+
+    def _answered(self, text: str) -> bool:
+        """Do what was typed; False when it ends the chat."""
+        try:
+            if text.startswith("/"):
+                return run_command(self, text)
+            if text.strip():
+                self.say(text)
+        except BrokenPipeError:
+            raise
+        except (SambaYError, OSError) as error:
+            self.screen.end_line()
+            print_error(explain(error)[0])
+        except KeyboardInterrupt:
+            # The second one of a reply, or one before it began: neither is meant to end the chat.
+            if not self._interactive:
+                raise
+        return True
 
     def say(self, text: str) -> None:
-        """Take the user's turn and answer it; a turn that cannot be run leaves no trace.
+        """Take the user's turn and answer it; a turn that was not begun to be answered leaves no trace.
 
         Raises:
             SambaYError: it cannot be run, such as one longer than the context.
         """
-        self.conversation.exchanges.append(Exchange(text))
+        exchange = Exchange(text)
+        self.conversation.exchanges.append(exchange)
         try:
             self.reply()
-        except SambaYError:
-            self.conversation.undo()
-            raise
+        finally:
+            if exchange.answer is None:
+                self.conversation.undo()
 
     def reply(self) -> None:
         """Answer the last exchange, streaming; Ctrl-C ends the answer and keeps what was said.

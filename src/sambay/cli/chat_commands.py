@@ -6,8 +6,9 @@ import dataclasses
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sambay.cli.options import writable
 from sambay.errors import SambaYError, SamplingError
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def _set(chat: Chat, argument: str) -> None:
         hint = f"did you mean {close[0]}? " if close else ""
         raise SamplingError(f"there is no setting {name!r}: {hint}the settings are {', '.join(_ADJUSTABLE)}")
     if text:
-        chat.params = dataclasses.replace(chat.params, **{name: _parse(name, text)})
+        change: dict[str, Any] = {name: _parse(name, text)}
+        chat.params = dataclasses.replace(chat.params, **change)
     for shown in [name] if name else _ADJUSTABLE:
         chat.notes.note(f"{shown} = {_display(getattr(chat.params, shown))}")
 
@@ -125,7 +127,7 @@ def _think(chat: Chat, argument: str) -> None:
 def _save(chat: Chat, argument: str) -> None:
     if not argument:
         raise SambaYError("/save needs a file name, such as chat.md or chat.json")
-    path = Path(argument).expanduser()
+    path = writable(Path(argument).expanduser())
     if path.exists() and path.resolve() not in chat.saved:
         raise SambaYError(f"{path} exists already: choose another name")
     chat.conversation.save(path, str(chat.llm.directory))

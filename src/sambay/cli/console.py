@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sambay.engine import StreamEvent
 
-__all__ = ["ReplyPrinter", "Screen", "neutralise", "plain_console", "print_error"]
+__all__ = ["ReplyPrinter", "Screen", "neutralise", "plain_console", "status", "styled"]
 
 # Control characters in model text could move the cursor, set the title or fake a prompt: they are shown as
 # pictures (␛), those of the second block, which have none, as a replacement character.
@@ -26,6 +26,11 @@ def neutralise(text: str) -> str:
     return text.translate(_PICTURES)
 
 
+def styled(stream: TextIO) -> bool:
+    """Whether colours and dimming are welcome there."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 class Screen:
     """An output stream, safe and styled where it is a terminal and verbatim where it is not.
 
@@ -36,9 +41,7 @@ class Screen:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.is_terminal = stream.isatty()
-        self._styled = (
-            self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        )
+        self._styled = styled(stream)
         self._line_open = False
 
     def write(self, text: str, *, dim: bool = False) -> None:
@@ -78,9 +81,7 @@ class ReplyPrinter:
         as_ids: print token ids, for a checkpoint without a tokenizer.
     """
 
-    def __init__(
-        self, screen: Screen, *, hide_thinking: bool = False, count: int = 1, as_ids: bool = False
-    ) -> None:
+    def __init__(self, screen: Screen, *, hide_thinking: bool = False, count: int = 1, as_ids: bool = False) -> None:
         self._screen, self._hide, self._count, self._as_ids = screen, hide_thinking, count, as_ids
         self._held: list[list[StreamEvent]] = [[] for _ in range(count)]
         self._turn = -1
@@ -111,14 +112,24 @@ class ReplyPrinter:
             self._screen.write(event.text)
         else:
             for piece in event.pieces:
-                thinking = piece.kind == "reasoning"
-                if thinking and self._hide:
-                    continue
-                if self._thought and not thinking:
-                    self._screen.end_line()
-                    self._screen.write("\n")
-                self._thought = thinking
-                self._screen.write(piece.text, dim=thinking)
+                if piece.kind == "reasoning":
+                    self._think(piece.text)
+                else:
+                    self._answer(piece.text)
+
+    def _think(self, text: str) -> None:
+        if not self._hide:
+            self._screen.write(text, dim=True)
+        elif not self._thought and self._screen.is_terminal:
+            self._screen.write("(thinking ...)", dim=True)  # else nothing would seem to happen
+        self._thought = True
+
+    def _answer(self, text: str) -> None:
+        if self._thought and self._screen.is_terminal:
+            self._screen.end_line()
+            self._screen.write("\n")
+        self._thought = False
+        self._screen.write(text)
 
 
 def plain_console(*, stderr: bool = False) -> Console:
@@ -129,13 +140,6 @@ def plain_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = 120  # what is read by no one in a terminal need not be cut to 80 columns
     return console
-
-
-def print_error(message: str) -> None:
-    """Print `error: <message>` as one line on the standard error."""
-    line = neutralise(" ".join(message.split("\n")))
-    red = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    print(f"\x1b[1;31merror:\x1b[0m {line}" if red else f"error: {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager

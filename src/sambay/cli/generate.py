@@ -61,9 +61,7 @@ def generate(
         typer.Option(help="Text that ends a completion; may be repeated.", show_default=False),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Completions of the prompt.")] = 1,
-    ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Go on over the end, to --max-tokens.")
-    ] = False,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on over the end, to --max-tokens.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -155,9 +153,7 @@ def _run(
     events = llm.stream(prompt, params)  # checks everything before the first thing is printed
     printer = None
     if not silent:
-        printer = ReplyPrinter(
-            screen, hide_thinking=hide_thinking, count=params.n, as_ids=llm.tokenizer is None
-        )
+        printer = ReplyPrinter(screen, hide_thinking=hide_thinking, count=params.n, as_ids=llm.tokenizer is None)
     try:
         for event in events:
             output = event.output

@@ -41,8 +41,7 @@ _MACHINE, _SAMPLING = "Machine", "Sampling (by default what the checkpoint recom
 Model = Annotated[
     str | None,
     typer.Argument(
-        help="A checkpoint directory or a name on the Hugging Face hub; without it the model that comes with "
-        "sambay.",
+        help="A checkpoint directory or a name on the Hugging Face hub; without it the model that comes with sambay.",
         show_default=False,
     ),
 ]
@@ -95,9 +94,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str,
-    typer.Option(
-        help="float32, bfloat16 or float16; auto takes that of the checkpoint.", rich_help_panel=_MACHINE
-    ),
+    typer.Option(help="float32, bfloat16 or float16; auto takes that of the checkpoint.", rich_help_panel=_MACHINE),
 ]
 MaxModelLen = Annotated[
     int | None,

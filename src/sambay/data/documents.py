@@ -6,8 +6,8 @@ A document is a prompt, which is only read, and a completion, which is learned t
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from sambay.data.problems import Problem, problem_at, smalltalk_at
 from sambay.errors import ConfigError
 from sambay.tokenizer import Tokenizer
 
-__all__ = ["Document", "PackedBatch", "ProblemSource", "completion_text", "pack"]
+__all__ = ["Document", "PackedBatch", "ProblemSource", "collate", "completion_text", "fill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,53 +93,54 @@ class ProblemSource:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Documents packed for one step, every token predicting the next one of its own document.
+    """Documents packed for one pass, every token predicting the next one of its own document.
 
     Attributes:
         batch: the inputs; only rows whose target is learned ask for logits, so that prompts run only the
             layers that they need.
         targets: (R,) int64, the token that follows each of those rows.
-        labels: label of each document.
         counts: learned tokens of each document.
-        next_index: index of the first document of the next batch.
     """
 
     batch: Batch
     targets: Tensor
-    labels: tuple[str, ...]
     counts: tuple[int, ...]
-    next_index: int
 
 
-def pack(source: Callable[[int], Document], index: int, tokens: int, longest: int) -> Iterator[PackedBatch]:
-    """Batches of whole documents without end, from the document at `index` on.
+def fill(
+    source: Callable[[int], Document], index: int, tokens: int, longest: int
+) -> Iterator[tuple[list[Document], int]]:
+    """Draw whole documents for step after step, without end, from the document at `index` on.
 
     Args:
         source: documents by index.
         index: where to begin.
-        tokens: input tokens per batch, at most (a single longer document still makes a batch).
+        tokens: input tokens per step, at most (a single longer document still makes a step).
         longest: a document of more tokens is cut there.
+
+    Yields:
+        The documents of a step, and the index at which the next one begins.
     """
     waiting: list[Document] = []
     filled = 0
     while True:
         document = source(index)
-        length = min(len(document.ids), longest) - 1
+        if len(document.ids) > longest:
+            document = replace(document, ids=document.ids[:longest])
+        length = len(document.ids) - 1
         if waiting and filled + length > tokens:
-            yield _packed(waiting, longest, index)
+            yield waiting, index
             waiting, filled = [], 0
         waiting.append(document)
         filled += length
         index += 1
 
 
-def _packed(documents: list[Document], longest: int, next_index: int) -> PackedBatch:
-    cut = [document.ids[:longest] for document in documents]
-    lengths = [len(ids) - 1 for ids in cut]
-    counts = tuple(
-        max(0, len(ids) - max(1, document.prompt_length)) for ids, document in zip(cut, documents, strict=True)
-    )
-    inputs = torch.tensor([token for ids in cut for token in ids[:-1]])
-    targets = torch.tensor([t for ids, count in zip(cut, counts, strict=True) for t in ids[len(ids) - count :]])
-    batch = Batch.packed(inputs, lengths, wanted=counts)
-    return PackedBatch(batch, targets, tuple(document.label for document in documents), counts, next_index)
+def collate(documents: Sequence[Document]) -> PackedBatch:
+    """Pack documents of at least two tokens each."""
+    lengths = [len(document.ids) - 1 for document in documents]
+    counts = tuple(max(0, len(document.ids) - max(1, document.prompt_length)) for document in documents)
+    inputs = torch.tensor([token for document in documents for token in document.ids[:-1]])
+    pairs = zip(documents, counts, strict=True)
+    targets = torch.tensor([t for document, count in pairs for t in document.ids[len(document.ids) - count :]])
+    return PackedBatch(Batch.packed(inputs, lengths, wanted=counts), targets, counts)

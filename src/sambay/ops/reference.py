@@ -281,8 +281,8 @@ def _write_ring(k: Tensor, v: Tensor, batch: Batch, window: int, state: WindowKV
         slots.append(torch.full((count,), batch.slots[s]))  # type: ignore[index]
     row = torch.cat(rows).to(k.device)
     index = (torch.cat(slots).to(k.device), torch.cat(places).to(k.device))
-    state.keys[index] = k[row].detach()
-    state.values[index] = v[row].detach()
+    state.keys[index] = k[row].detach().to(state.keys.dtype)
+    state.values[index] = v[row].detach().to(state.values.dtype)
 
 
 @dataclass(frozen=True)

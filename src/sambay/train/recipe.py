@@ -100,7 +100,8 @@ class RunRecipe:
         save_every: steps between two checkpoints.
         eval_every: steps between two losses on unseen documents.
         eval_documents: how many unseen documents.
-        threads: CPU threads, 0 for torch's own choice.
+        threads: CPU threads of each worker, 0 for torch's own choice.
+        workers: processes that share each step; one thread each is the fastest way to use several cores.
     """
 
     seed: int = 0
@@ -111,6 +112,7 @@ class RunRecipe:
     eval_every: int = 200
     eval_documents: int = 256
     threads: int = 0
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class Recipe:
             "run.save_every": self.run.save_every,
             "run.eval_every": self.run.eval_every,
             "run.eval_documents": self.run.eval_documents,
+            "run.workers": self.run.workers,
         }
         for name, value in positive.items():
             if not value > 0:

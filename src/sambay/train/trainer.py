@@ -7,11 +7,12 @@ same numbers as a run that was never stopped.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,13 +23,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sambay.data.documents import PackedBatch, ProblemSource, completion_text, pack
+from sambay.data.documents import Document, ProblemSource, collate, completion_text, fill
 from sambay.data.problems import problem_at, smalltalk_at
 from sambay.errors import CheckpointError, ConfigError
 from sambay.files import atomic_write
 from sambay.model import SambaY
 from sambay.tokenizer import Tokenizer
 from sambay.train.optimizer import build_optimizer
+from sambay.train.parallel import GradientWorkers, split_documents
 from sambay.train.recipe import Recipe
 from sambay.train.vocabulary import write_tokenizer
 
@@ -133,7 +135,7 @@ class Trainer:
         for table, values in before.items():
             free = {
                 "schedule": ("steps", "decay"),
-                "run": ("log_every", "save_every", "eval_every", "eval_documents", "threads"),
+                "run": ("log_every", "save_every", "eval_every", "eval_documents", "threads", "workers"),
             }
             for key, value in values.items():
                 if now[table].get(key) != value and key not in free.get(table, ()):
@@ -142,48 +144,41 @@ class Trainer:
                         "resume with the recipe that it was begun with"
                     )
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.recipe.run.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
-
-    def loss(self, packed: PackedBatch, reduction: str = "mean") -> Tensor:
-        """Cross-entropy of the learned tokens, in nats.
-
-        Args:
-            packed: the documents.
-            reduction: "mean" for a scalar, "none" for (R,) losses.
-        """
-        with self._autocast():
-            logits = self.model.run(packed.batch, None)
-        return F.cross_entropy(logits.float(), packed.targets, reduction=reduction)
-
     def steps(self) -> Iterator[StepReport]:
         """Run the remaining steps, yielding after each. Stop iterating at any step; nothing is lost."""
         run, schedule = self.recipe.run, self.recipe.schedule
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for packed in pack(self._source, self.index, run.tokens_per_step, self.recipe.data.longest):
-            if self.step >= schedule.steps:
-                return
-            begun = time.perf_counter()
-            factor = schedule.factor(self.step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["lr_peak"] * factor
-            loss = self.loss(packed)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
-            if not torch.isfinite(norm):
-                raise CheckpointError(
-                    f"the gradient is not finite at step {self.step + 1}: lower optimizer.lr and resume from the "
-                    "last checkpoint"
-                )
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
-            self.index = packed.next_index
-            lr = self.optimizer.param_groups[0]["lr"]
-            seconds = time.perf_counter() - begun
-            yield StepReport(self.step, loss.item(), norm.item(), lr, packed.batch.input_ids.numel(), seconds)
+        loss_sum = functools.partial(summed_loss, precision=run.precision)
+        workers = GradientWorkers(self.model, loss_sum, run.workers - 1, run.threads or 1)
+        try:
+            for documents, index in fill(self._source, self.index, run.tokens_per_step, self.recipe.data.longest):
+                if self.step >= schedule.steps:
+                    return
+                begun = time.perf_counter()
+                factor = schedule.factor(self.step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = group["lr_peak"] * factor
+                learned = sum(len(d.ids) - d.prompt_length for d in documents)
+                own, *others = split_documents(documents, run.workers)
+                workers.start(others, 1 / learned)
+                loss = loss_sum(self.model, own) / learned
+                loss.backward()
+                mean = loss.item() + workers.collect()
+                norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
+                if not torch.isfinite(norm):
+                    raise CheckpointError(
+                        f"the gradient is not finite at step {self.step + 1}: lower optimizer.lr and resume from the "
+                        "last checkpoint"
+                    )
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.step += 1
+                self.index = index
+                lr = self.optimizer.param_groups[0]["lr"]
+                tokens = sum(len(document.ids) - 1 for document in documents)
+                yield StepReport(self.step, mean, norm.item(), lr, tokens, time.perf_counter() - begun)
+        finally:
+            workers.close()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -193,13 +188,12 @@ class Trainer:
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
         documents = 0
-        for packed in pack(source, 0, run.tokens_per_step, data.longest):
-            losses = self.loss(packed, reduction="none").split(packed.counts)
-            for label, values in zip(packed.labels, losses, strict=True):
-                for key in (label, "all"):
+        for step, _ in fill(source, 0, run.tokens_per_step, data.longest):
+            for document, values in zip(step, token_losses(self.model, step, run.precision), strict=True):
+                for key in (document.label, "all"):
                     totals[key] = totals.get(key, 0.0) + values.sum().item()
                     counts[key] = counts.get(key, 0) + values.numel()
-            documents += len(packed.labels)
+            documents += len(step)
             if documents >= run.eval_documents:
                 break
         return {key: totals[key] / counts[key] for key in sorted(totals)}
@@ -291,6 +285,26 @@ class Trainer:
             raise CheckpointError(
                 f"{checkpoint} cannot be resumed ({error}): it lacks a whole {_OPTIMIZER} or {_PROGRESS}"
             ) from None
+
+
+def token_losses(model: SambaY, documents: Sequence[Document], precision: str) -> tuple[Tensor, ...]:
+    """Cross-entropy in nats of every learned token, one tensor per document.
+
+    Args:
+        model: the model.
+        documents: of at least two tokens each.
+        precision: "float32", or "bfloat16" for matrix products in bfloat16.
+    """
+    packed = collate(documents)
+    mixed = torch.autocast(model.device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    with mixed:
+        logits = model.run(packed.batch, None)
+    return F.cross_entropy(logits.float(), packed.targets, reduction="none").split(packed.counts)
+
+
+def summed_loss(model: SambaY, documents: Sequence[Document], precision: str) -> Tensor:
+    """The sum of `token_losses`, a scalar."""
+    return torch.cat(token_losses(model, documents, precision)).sum()
 
 
 def write_generation_config(tokenizer: Tokenizer, directory: Path) -> None:
