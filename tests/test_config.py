@@ -444,7 +444,7 @@ def test_files_that_are_not_there(tmp_path):
     assert_explains(caught, str(tmp_path))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_json_breaks_the_reader(data):
     """Any value in any place: a configuration, or a ConfigError."""

@@ -368,13 +368,6 @@ def test_shared_attention_heads(heads, kv_heads, width, differential):
     )
 
 
-def test_shared_attention_of_nobody():
-    batch = batch_of((4, 2), wanted=(0, 0))
-    x = attention_inputs(6, 4, 2, 3, True)
-    assert run_shared(x["q"][:0], x["k"], x["v"], x["lam"], batch).shape == (0, 2, 6)
-    assert run_shared(x["q"][:0], x["k"], x["v"], None, batch).shape == (0, 4, 3)
-
-
 @pytest.mark.parametrize(("lengths", "wanted"), WANTED, ids=str)
 @pytest.mark.parametrize("starts", [(0, 0, 0, 0, 0), (60, 3, 64, 130, 63), (200, 201, 199, 202, 150)], ids=str)
 def test_shared_attention_with_a_cache(lengths, wanted, starts):

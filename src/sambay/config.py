@@ -93,20 +93,24 @@ class SambaYConfig:
     logits_multiplier: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.head_dim:
-            if self.num_attention_heads and self.hidden_size % self.num_attention_heads:
-                raise ConfigError(
-                    f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
-                    f"{self.num_attention_heads}: choose a multiple, or give head_dim"
-                )
-            object.__setattr__(self, "head_dim", self.hidden_size // max(1, self.num_attention_heads))
-        self._check()
-
-    def _check(self) -> None:
         for name, least, most in _INTEGER_BOUNDS:
             value = getattr(self, name)
+            if name == "head_dim" and value == 0:
+                value = self._default_head_dim()
+                object.__setattr__(self, name, value)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(f"{name} is {value!r}: it must be an integer from {least} to {most:,}")
+        self._check()
+
+    def _default_head_dim(self) -> int:
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}: choose a multiple, or give head_dim"
+            )
+        return self.hidden_size // self.num_attention_heads
+
+    def _check(self) -> None:
         for field in dataclasses.fields(self):
             if field.type == "bool" and not isinstance(getattr(self, field.name), bool):
                 raise ConfigError(f"{field.name} is {getattr(self, field.name)!r}: it must be true or false")

@@ -442,18 +442,17 @@ class SambaY(nn.Module):
             )
         return lengths
 
-    def run(self, batch: Batch, state: StatePool | None, embeddings: Tensor | None = None) -> Tensor:
+    def run(self, batch: Batch, state: StatePool | None) -> Tensor:
         """Compute one batch: the architecture as the paper's figure draws it.
 
         Args:
             batch: packed tokens (N,) and the R rows that ask for logits.
             state: the pool that holds the states of its slots, or None. Lengths are not advanced here.
-            embeddings: (N, h) to read in the place of those of the token ids.
 
         Returns:
             (R, vocab) logits in the dtype of the weights.
         """
-        hidden = (self.embedding(batch.input_ids) if embeddings is None else embeddings).float()
+        hidden = self.embedding(batch.input_ids).float()
         memory = view = None
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)

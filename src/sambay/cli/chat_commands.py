@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -87,8 +88,8 @@ def _system(chat: Chat, argument: str) -> None:
 
 
 def _set(chat: Chat, argument: str) -> None:
-    name, _, text = argument.replace("=", " ", 1).partition(" ")
-    name, text = name.replace("-", "_"), text.strip()
+    name, text = [*re.split(r"\s*=\s*|\s+", argument, maxsplit=1), ""][:2]
+    name = name.replace("-", "_").lower()
     if name and name not in _ADJUSTABLE:
         close = difflib.get_close_matches(name, _ADJUSTABLE, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

@@ -121,6 +121,7 @@ class ReplyPrinter:
         if not self._hide:
             self._screen.write(text, dim=True)
         elif not self._thought and self._screen.is_terminal:
+            self._screen.end_line()
             self._screen.write("(thinking ...)", dim=True)  # else nothing would seem to happen
         self._thought = True
 

@@ -56,10 +56,11 @@ def evaluate(
     if out is not None:
         options.writable(out)
     wanted = [name.strip() for text in families or () for name in text.split(",") if name.strip()]
+    with task_progress("Starting"):
+        from sambay.eval.problems import check_families, evaluate_problems
+
+    check_families(wanted)
     llm = options.open_model(model, device=device, dtype=dtype, threads=threads, max_num_seqs=batch)
-
-    from sambay.eval.problems import evaluate_problems
-
     done = 0
     with task_progress("Solving") as bar:
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +107,8 @@ def _drive(trainer: Trainer, tally: _Tally, max_seconds: float | None) -> bool:
     """Train, shown; True when Ctrl-C ended it, with a checkpoint of the last whole step."""
 
     def tell() -> None:
-        print("stopping after this step (Ctrl-C again stops at once, unsaved)", file=sys.stderr, flush=True)
+        with contextlib.suppress(RuntimeError):  # the signal came while this very stream was written to
+            print("stopping after this step (Ctrl-C again stops at once, unsaved)", file=sys.stderr, flush=True)
 
     with _shown(trainer, tally) as show, deferred_interrupt(tell) as interrupt:
 
@@ -125,7 +126,7 @@ def _drive(trainer: Trainer, tally: _Tally, max_seconds: float | None) -> bool:
     return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def _shown(trainer: Trainer, tally: _Tally) -> Iterator[Callable[[StepReport], None]]:
     """A function that shows a step: a bar on a terminal, elsewhere a line as often as the log has one."""
     steps, every, first = trainer.recipe.schedule.steps, trainer.recipe.run.log_every, trainer.step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ __all__ = ["Engine"]
 
 class Engine:
     """Runs many requests at once over one model: continuous batching with chunked prefill.
+
+    To be used from one thread.
 
     Args:
         model: the model, in eval mode.
@@ -52,19 +55,29 @@ class Engine:
         self._seeds = torch.Generator().manual_seed(seed % 2**64)
         self._names = itertools.count()
         self._requests: dict[str, Request] = {}
+        self._stepping = False
+        self._aborted: list[str] = []
 
     @property
     def busy(self) -> bool:
         """True while any request is unfinished."""
         return self.scheduler.busy
 
-    def add(self, prompt: str | None, prompt_ids: list[int], params: SamplingParams) -> RequestOutput:
+    def add(
+        self,
+        prompt: str | None,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        on_event: Callable[[StreamEvent], object] | None = None,
+    ) -> RequestOutput:
         """Queue a request.
 
         Args:
             prompt: its text, if it was given as text.
             prompt_ids: its tokens.
             params: how to generate.
+            on_event: called with each event of this request, whoever runs the step that brings it.
 
         Returns:
             The output, which fills as steps are run.
@@ -78,7 +91,7 @@ class Engine:
         output = new_output(str(next(self._names)), prompt, prompt_ids)
         room = self.max_model_len - len(prompt_ids)
         limit = room if params.max_tokens is None else min(params.max_tokens, room)
-        request = Request(output, params, self.end_ids, limit)
+        request = Request(output, params, self.end_ids, limit, on_event)
         seed = params.seed
         if seed is None:
             seed = int(torch.randint(0, 2**62, (), generator=self._seeds))
@@ -110,7 +123,13 @@ class Engine:
                 raise SamplingError(f"stop_token_ids has {token}: the vocabulary ends at {vocab - 1}")
 
     def abort(self, request_id: str) -> None:
-        """End a request at once and give its slots back. Unknown and finished ids are ignored."""
+        """End a request and give its slots back, in the middle of a step at its end; else at once.
+
+        Unknown and finished ids are ignored.
+        """
+        if self._stepping:  # from `on_event`, or from the finaliser of a stream, at any place of the step
+            self._aborted.append(request_id)
+            return
         request = self._requests.pop(request_id, None)
         if request is None:
             return
@@ -122,7 +141,22 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[StreamEvent]:
-        """Compute one batch and return an event for every token that was sampled."""
+        """Compute one batch and return an event for every token that was sampled.
+
+        Should it raise, requests keep what they have and the next step goes on with them.
+        """
+        self._stepping = True
+        try:
+            return self._step()
+        except BaseException:
+            self._rewind()
+            raise
+        finally:
+            self._stepping = False
+            while self._aborted:
+                self.abort(self._aborted.pop())
+
+    def _step(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         for completion in self.scheduler.admit():
             completion.slot = self.pool.open()
@@ -131,10 +165,21 @@ class Engine:
                 self.pool.restore(completion.slot, snapshot)
                 completion.computed = snapshot.length
                 events.append(self._sample(completion, logits))
-        shares = [share for share in self.scheduler.plan() if not share.completion.output.finish_reason]
+        shares = self.scheduler.plan()
         if shares:
             events += self._compute(shares)
         return events
+
+    def _rewind(self) -> None:
+        """After a step that failed half-way no state can be trusted: compute all of them anew from their tokens."""
+        for completion in list(self.scheduler.running):
+            if completion.output.finish_reason:
+                self._end(completion)
+                continue
+            if completion.slot is None:
+                completion.slot = self.pool.open()
+            self.pool.reset(completion.slot)
+            completion.computed = 0
 
     def _compute(self, shares: list[Share]) -> list[StreamEvent]:
         ids, lengths, slots, wanted = [], [], [], []
@@ -178,11 +223,16 @@ class Engine:
             output.cumulative_logprob = (output.cumulative_logprob or 0.0) + entry[token].logprob
         event = completion.append(token)
         if event.finish_reason:
-            self._release(completion)
-            if completion.request.finished:
-                self._requests.pop(completion.request.output.request_id, None)
-                self._finish(completion.request)
+            self._end(completion)
+        if completion.request.on_event is not None:
+            completion.request.on_event(event)
         return event
+
+    def _end(self, completion: Completion) -> None:
+        self._release(completion)
+        if completion.request.finished:
+            self._requests.pop(completion.request.output.request_id, None)
+            self._finish(completion.request)
 
     def _release(self, completion: Completion) -> None:
         self.scheduler.drop(completion)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import numbers
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import torch
@@ -18,14 +21,73 @@ from sambay.model import SambaY
 from sambay.progress import task_progress
 from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 
-__all__ = ["LLM", "Prompt", "resolve_device"]
+__all__ = ["LLM", "EventStream", "Prompt", "resolve_device"]
 
 Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
 """Text, token ids, or a mapping with `prompt` or `prompt_token_ids`."""
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
+_GENERATION = "generation_config.json"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class EventStream(Iterator[StreamEvent]):
+    """The events of one request, as they come. Several streams of one model can be read in turns.
+
+    A request that is no longer wanted is aborted by `close`, by leaving a `with` block, or by letting go of the
+    stream, be it read or not.
+
+    Args:
+        engine: runs the request.
+        prompt: its text, if it was given as text.
+        prompt_ids: its tokens.
+        params: how to generate.
+
+    Raises:
+        PromptError, ContextError, SamplingError: a bad prompt or parameter.
+    """
+
+    _output: RequestOutput | None = None
+
+    def __init__(self, engine: Engine, prompt: str | None, prompt_ids: list[int], params: SamplingParams) -> None:
+        self._engine = engine
+        self._events: deque[StreamEvent] = deque()
+        self._output = engine.add(prompt, prompt_ids, params, on_event=self._events.append)
+
+    @property
+    def output(self) -> RequestOutput:
+        """The request so far, live."""
+        assert self._output is not None
+        return self._output
+
+    def __next__(self) -> StreamEvent:
+        while not self._events:
+            if self.output.finished:
+                raise StopIteration
+            try:
+                self._engine.step()
+            except BaseException:
+                self.close()
+                raise
+        return self._events.popleft()
+
+    def close(self) -> None:
+        """Abort the request if it still runs; no further events come."""
+        if self._output is not None:
+            self._engine.abort(self._output.request_id)
+            self._events.clear()
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class LLM:
@@ -64,7 +126,7 @@ class LLM:
             ("max_num_seqs", max_num_seqs),
             ("max_num_batched_tokens", max_num_batched_tokens),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not _is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: it must be an integer, 1 or more")
         directory = hub.bundled_model() if model is None else hub.resolve(model)
         self.directory = directory
@@ -74,9 +136,9 @@ class LLM:
             )
         config = self.model.config
         context = config.max_position_embeddings
-        if max_model_len is not None and not 1 <= max_model_len <= context:
+        if max_model_len is not None and not (_is_integer(max_model_len) and 1 <= max_model_len <= context):
             raise ConfigError(
-                f"max_model_len is {max_model_len}: it must be from 1 to the model's context of {context}"
+                f"max_model_len is {max_model_len!r}: it must be an integer from 1 to the model's context of {context}"
             )
         self.max_model_len = max_model_len or context
         self.tokenizer: Tokenizer | None = None
@@ -90,8 +152,14 @@ class LLM:
                 "they belong to different checkpoints"
             )
         self._generation = _generation_config(directory)
-        ends = self._generation.get("eos_token_id", list(config.eos_token_ids))
-        ends = [ends] if isinstance(ends, int) else ends or []
+        ends = self._generation.get("eos_token_id") or ()
+        ends = ends if isinstance(ends, list | tuple) else [ends]
+        try:
+            if not all(_is_integer(token) and 0 <= token < config.vocab_size for token in ends):
+                raise SamplingError(f"eos_token_id is {ends}: it must be token ids from 0 to {config.vocab_size - 1}")
+            self.default_sampling_params()
+        except SamplingError as error:
+            raise CheckpointError(f"{directory / _GENERATION}: {error}") from None
         self.engine = Engine(
             self.model,
             self.tokenizer,
@@ -153,7 +221,7 @@ class LLM:
         Raises:
             PromptError: no template, no tokenizer, or malformed messages; otherwise as `generate`.
         """
-        several = bool(messages) and not isinstance(messages[0], Mapping)
+        several = isinstance(messages, Sequence) and bool(messages) and not isinstance(messages[0], Mapping)
         conversations = messages if several else [messages]
         extra = dict(chat_template_kwargs or {})
         return self._drive(
@@ -162,32 +230,22 @@ class LLM:
             use_tqdm,
         )
 
-    def stream(self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None) -> Iterator[StreamEvent]:
+    def stream(self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None) -> EventStream:
         """Generate token by token.
 
         Args:
             prompt: a prompt as in `generate`, or a conversation as in `chat` (a list of messages).
             sampling_params: how to generate.
 
-        Yields:
-            An event per token; leaving the loop early aborts the request.
+        Returns:
+            An iterator of events, one per token. Other calls may be made while it is open.
 
         Raises:
             PromptError, ContextError, SamplingError: at the call, before anything is run.
         """
-        if not isinstance(prompt, str | Mapping) and prompt and isinstance(prompt[0], Mapping):
-            encoded = self._encode_chat(prompt, True, {})  # type: ignore[arg-type]
-        else:
-            encoded = self._encode(prompt)  # type: ignore[arg-type]
-        output = self.engine.add(*encoded, sampling_params or self.default_sampling_params())
-        return self._events(output)
-
-    def _events(self, output: RequestOutput) -> Iterator[StreamEvent]:
-        try:
-            while not output.finished:
-                yield from (event for event in self.engine.step() if event.output is output)
-        finally:
-            self.engine.abort(output.request_id)
+        conversation = isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], Mapping)
+        encoded = self._encode_chat(prompt, True, {}) if conversation else self._encode(prompt)  # type: ignore[arg-type]
+        return EventStream(self.engine, *encoded, sampling_params or self.default_sampling_params())
 
     def _drive(
         self,
@@ -231,10 +289,11 @@ class LLM:
             if not prompt:
                 raise PromptError("the prompt is empty: give at least one character")
             return prompt, self._needs_tokenizer().encode(prompt)
-        if isinstance(prompt, Sequence) or hasattr(prompt, "tolist"):
-            ids: list[Any] = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
-            return None, ids  # checked by the engine
-        raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or token ids")
+        ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+        if isinstance(ids, Sequence) and not isinstance(ids, bytes):
+            # numpy's integers become Python's; what is no integer is for the engine to refuse
+            return None, [int(x) if isinstance(x, numbers.Integral) and not isinstance(x, bool) else x for x in ids]
+        raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or a list of token ids")
 
     def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str | None, list[int]]:
         tokenizer = self._needs_tokenizer()
@@ -253,11 +312,15 @@ def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     """Tell one prompt from several: text, a mapping or a flat list of ids is one."""
     if isinstance(prompts, str | Mapping) or hasattr(prompts, "tolist"):
         return [prompts]  # type: ignore[list-item]
-    if not isinstance(prompts, Sequence):
+    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
         raise PromptError(f"prompts is a {type(prompts).__name__}: give text, token ids, or a list of those")
-    if prompts and isinstance(prompts[0], int):
+    if prompts and isinstance(prompts[0], numbers.Integral):
         return [prompts]  # type: ignore[list-item]
     return prompts  # type: ignore[return-value]
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -290,7 +353,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def _generation_config(directory: Path) -> dict[str, Any]:
-    path = directory / "generation_config.json"
+    path = directory / _GENERATION
     if not path.exists():
         return {}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +27,7 @@ class Request:
         params: how to generate.
         end_ids: tokens that end a completion as "stop".
         limit: tokens of a completion at most, context included.
+        on_event: called with each event of its completions.
         forked: the state after the prompt and its last logits (vocab,), kept while further completions of
             the same prompt wait for a slot, so that the prompt is computed once.
     """
@@ -34,6 +36,7 @@ class Request:
     params: SamplingParams
     end_ids: frozenset[int]
     limit: int
+    on_event: Callable[[StreamEvent], object] | None = None
     completions: list[Completion] = field(default_factory=list)
     forked: tuple[Snapshot, Tensor] | None = None
 
@@ -78,15 +81,15 @@ class Completion:
 
     def next_ids(self, most: int) -> list[int]:
         """The next tokens to compute, `most` at most."""
-        if self.computed >= len(self.prompt_ids):
-            return self.output.token_ids[self.computed - len(self.prompt_ids) :][:most]
-        return self.prompt_ids[self.computed : self.computed + most]
+        ids, begin = self.prompt_ids[self.computed : self.computed + most], max(0, self.computed - len(self.prompt_ids))
+        return ids + self.output.token_ids[begin : begin + most - len(ids)]
 
     def banned(self) -> tuple[int, ...]:
         """Tokens that must not come yet, because they would end the completion before `min_tokens`."""
         if len(self.output.token_ids) >= self.request.params.min_tokens:
             return ()
-        return (*self.request.end_ids, *(self.request.params.stop_token_ids or ()))
+        params = self.request.params
+        return (*(() if params.ignore_eos else self.request.end_ids), *(params.stop_token_ids or ()))
 
     def append(self, token: int) -> StreamEvent:
         """Take the next token: decode it, and decide whether the completion ends here."""

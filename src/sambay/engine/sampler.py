@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sambay.engine.outputs import Logprob
 from sambay.engine.params import SamplingParams
+from sambay.errors import SambaYError
 
 __all__ = ["sample", "top_logprobs"]
 
@@ -38,15 +39,24 @@ def sample(
 
     Returns:
         A token id.
+
+    Raises:
+        SambaYError: the logits are not finite.
     """
     logits = _penalise(logits.float(), params, prompt_ids, output_ids)
     if banned:
         logits = logits.clone()
         logits[list(banned)] = -torch.inf
+    best = int(logits.argmax())
+    if not bool(logits[best].isfinite()):
+        raise SambaYError(
+            f"the model's largest logit is {float(logits[best])}, so no token can be chosen: the weights are damaged, "
+            "or too large for float16 (then take dtype float32 or bfloat16)"
+        )
     if params.temperature == 0:
-        return int(logits.argmax())
+        return best
     # float64 on the CPU: the cumulated sum of 200K probabilities must reach 1.
-    scaled = (logits - logits.max()).to("cpu", torch.float64) / params.temperature
+    scaled = (logits - logits[best]).to("cpu", torch.float64) / params.temperature
     mass = scaled.exp()
     total = float(mass.sum())
     probabilities, tokens = _candidates(mass, total, params)

@@ -11,7 +11,7 @@ from sambay.data.problems import FAMILIES, Problem, boxed, problem_at, same_answ
 from sambay.engine import LLM, CompletionOutput, SamplingParams
 from sambay.errors import ConfigError, PromptError
 
-__all__ = ["Attempt", "Report", "Score", "evaluate_problems"]
+__all__ = ["Attempt", "Report", "Score", "check_families", "evaluate_problems"]
 
 _Z = 1.959963984540054
 """Of a two-sided interval of 95 % under the normal distribution."""
@@ -116,6 +116,17 @@ class Report:
         }
 
 
+def check_families(families: Sequence[str]) -> None:
+    """Raise unless all of these exist.
+
+    Raises:
+        ConfigError: one does not; the message lists those that do.
+    """
+    for family in families:
+        if family not in FAMILIES:
+            raise ConfigError(f"there is no family {family!r}: choose from {', '.join(FAMILIES)}")
+
+
 def evaluate_problems(
     llm: LLM,
     count: int = 500,
@@ -141,9 +152,7 @@ def evaluate_problems(
     """
     if count < 1:
         raise ConfigError(f"count is {count}: it must be 1 or more problems")
-    for family in families or ():
-        if family not in FAMILIES:
-            raise ConfigError(f"there is no family {family!r}: choose from {', '.join(FAMILIES)}")
+    check_families(families or ())
     if llm.tokenizer is None:
         raise PromptError(f"{llm.directory} has no tokenizer, so it cannot be asked anything")
     shares = dict.fromkeys(families, 1.0) if families else None

@@ -1,0 +1,110 @@
+"""`sambay generate`: text, pipes, ids and JSON."""
+
+import json
+import sys
+
+import pytest
+
+from sambay import LLM, SamplingParams
+
+
+@pytest.fixture(scope="module")
+def llm(checkpoint):
+    return LLM(checkpoint)
+
+
+def report(result):
+    assert result.status == 0, result.err
+    assert result.out.count("\n") == 1
+    return json.loads(result.out)
+
+
+def test_it_prints_what_the_library_says(sambay, checkpoint, llm):
+    params = SamplingParams(temperature=0, max_tokens=12)
+    wanted = llm.chat([{"role": "user", "content": "What is 3 + 4?"}], params)[0].outputs[0].text
+    options = ("--temperature", "0", "--max-tokens", "12")
+    assert sambay("generate", checkpoint, "-p", "What is 3 + 4?", *options) == (0, wanted + "\n", "")
+    assert sambay("generate", checkpoint, *options, stdin="What is 3 + 4?\n") == (0, wanted + "\n", "")
+
+
+def test_raw_is_the_prompt_as_it_is(sambay, checkpoint, llm):
+    params = SamplingParams(temperature=0, max_tokens=12)
+    options = ("--raw", "--temperature", "0", "--max-tokens", "12")
+    for prompt in ("3 + 4", "3 + 4\n"):
+        wanted = llm.generate(prompt, params)[0].outputs[0].text
+        assert sambay("generate", checkpoint, *options, stdin=prompt).out.rstrip("\n") == wanted.rstrip("\n")
+
+
+def test_json_has_everything(sambay, checkpoint, llm):
+    options = ("--max-tokens", "6", "--seed", "3", "-n", "2", "--ignore-eos", "--top-k", "40", "--stop", "zzz")
+    found = report(sambay("generate", checkpoint, "-p", "hi", "--json", "--logprobs", "2", *options, "--system", "be"))
+    messages = [{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]
+    params = SamplingParams(max_tokens=6, seed=3, n=2, ignore_eos=True, top_k=40, stop=["zzz"], logprobs=2)
+    wanted = llm.chat(messages, params)[0]
+    assert found["model"] == str(checkpoint)
+    assert found["prompt"] == wanted.prompt
+    assert found["prompt_token_ids"] == wanted.prompt_token_ids
+    assert found["usage"] == {"prompt_tokens": len(wanted.prompt_token_ids), "completion_tokens": 12}
+    assert found["sampling"]["seed"] == 3
+    assert found["sampling"]["stop"] == ["zzz"]
+    assert set(found["timings"]) == {"prefill_s", "decode_tokens_per_s", "total_s"}
+    assert found["timings"]["total_s"] >= found["timings"]["prefill_s"] > 0
+    for one, other in zip(found["outputs"], wanted.outputs, strict=True):
+        assert (one["index"], one["text"], one["token_ids"]) == (other.index, other.text, other.token_ids)
+        assert (one["answer"], one["reasoning"]) == (other.answer, other.reasoning)
+        assert one["finish_reason"] == "length"
+        assert [{entry["token_id"] for entry in token} for token in one["logprobs"]] == [
+            set(token) for token in other.logprobs
+        ]
+
+
+def test_the_seed_that_json_reports_gives_the_text_again(sambay, checkpoint):
+    first = report(sambay("generate", checkpoint, "-p", "hi", "--json", "--max-tokens", "8"))
+    seed = first["sampling"]["seed"]
+    again = report(sambay("generate", checkpoint, "-p", "hi", "--json", "--max-tokens", "8", "--seed", seed))
+    assert again["outputs"] == first["outputs"]
+    other = report(sambay("generate", checkpoint, "-p", "hi", "--json", "--max-tokens", "8"))
+    assert other["sampling"]["seed"] != seed
+
+
+@pytest.mark.parametrize("ids", ["5 6 7", "5,6,7", " 5, 6,\n7 "])
+def test_ids_need_no_tokenizer(sambay, wordless, ids):
+    wanted = LLM(wordless).generate([[5, 6, 7]], SamplingParams(temperature=0, max_tokens=4))[0].outputs[0].token_ids
+    options = ("--temperature", "0", "--max-tokens", "4")
+    result = sambay("generate", wordless, "--ids", ids, *options)
+    assert [int(word) for word in result.out.split()] == wanted
+    found = report(sambay("generate", wordless, "--ids", ids, *options, "--json"))
+    assert found["prompt_token_ids"] == [5, 6, 7]
+    assert found["outputs"][0]["token_ids"] == wanted
+
+
+def test_the_checkpoint_recommends_and_options_win(sambay, copy):
+    (copy / "generation_config.json").write_text('{"temperature": 0.25, "top_k": 7}')
+    found = report(sambay("generate", copy, "-p", "x", "--json", "--max-tokens", "1", "--top-k", "3"))
+    assert (found["sampling"]["temperature"], found["sampling"]["top_k"]) == (0.25, 3)
+
+
+def test_dtype_and_context(sambay, checkpoint):
+    found = report(
+        sambay("generate", checkpoint, "--ids", "1 2", "--json", "--dtype", "bfloat16", "--max-model-len", "5",
+               "--threads", "1", "--ignore-eos")
+    )  # fmt: skip
+    assert found["usage"]["completion_tokens"] == 3
+
+
+def test_several_completions_come_apart(sambay, checkpoint):
+    result = sambay("generate", checkpoint, "-p", "x", "-n", "2", "--max-tokens", "3", "--seed", "1")
+    assert result.out.startswith("--- 1 of 2 ---\n")
+    assert "\n--- 2 of 2 ---\n" in result.out
+
+
+def test_without_a_prompt_at_a_terminal(sambay, checkpoint, monkeypatch):
+    from sambay.cli import generate
+
+    class Keyboard:
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Keyboard())
+    with pytest.raises(ValueError, match="there is no prompt: give one with -p"):
+        generate._text_prompt(None, raw=False)
