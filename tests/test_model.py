@@ -1,9 +1,8 @@
 """The model against the float64 oracle, in every way that it can be run.
 
 Bounds: errors are the largest difference over the largest logit. Float32 gives about 1e-6 and is held to
-2e-5; bfloat16 keeps 8 bits and float16 11 through 8 layers,
-and they are held to 6e-2 and 2e-2 (two to three times
-what is measured).
+2e-5; bfloat16 keeps 8 bits and float16 11 through all layers, and they are held to 6e-2 and 2e-2 (two to three
+times what is measured).
 """
 
 import itertools
@@ -186,6 +185,17 @@ def configurations():
     return st.tuples(base, heads).map(lambda x: x[0] | x[1])
 
 
+def bound_of(oracle, ids, expected):
+    """What weights that are off by 1e-6 do: a norm over three channels can divide by almost nothing."""
+    rng = np.random.default_rng(0)
+    weights = oracle.weights
+    oracle.weights = {name: w * (1 + 1e-6 * rng.standard_normal(w.shape)) for name, w in weights.items()}
+    bound = max(BOUND, error(oracle.logits(ids), expected))
+    oracle.weights = weights
+    assert bound < 0.2  # or the test would say nothing
+    return bound
+
+
 @settings(max_examples=40)
 @given(config=configurations(), data=st.data())
 def test_oracle_at_random_shapes(build, config, data):
@@ -193,9 +203,10 @@ def test_oracle_at_random_shapes(build, config, data):
     ids = text(data.draw(st.integers(1, 18)), vocab=config["vocab_size"])
     expected = oracle.logits(ids)
     cuts = data.draw(st.lists(st.integers(0, len(ids)), max_size=5))
+    bound = bound_of(oracle, ids, expected)
     with torch.no_grad():
-        assert error(model(ids), expected) < 20 * BOUND  # a narrow norm can divide by little
-    assert error(in_chunks(model, ids, cuts), expected) < 20 * BOUND
+        assert error(model(ids), expected) < bound
+    assert error(in_chunks(model, ids, cuts), expected) < bound
 
 
 @pytest.mark.slow
@@ -204,8 +215,9 @@ def test_oracle_at_random_shapes(build, config, data):
 def test_oracle_at_random_shapes_long(build, config, length, seed):
     model, oracle = build(seed=seed, **config)
     ids = text(length, vocab=config["vocab_size"])
+    expected = oracle.logits(ids)
     with torch.no_grad():
-        assert error(model(ids), oracle.logits(ids)) < 20 * BOUND
+        assert error(model(ids), expected) < bound_of(oracle, ids, expected)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 6e-2), (torch.float16, 2e-2)], ids=["bf16", "fp16"])

@@ -116,8 +116,8 @@ class SambaYConfig:
                 raise ConfigError(f"{field.name} is {getattr(self, field.name)!r}: it must be true or false")
         for name in ("layer_norm_eps", "residual_multiplier", "logits_multiplier"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ConfigError(f"{name} is {value!r}: it must be a positive number")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1e6:
+                raise ConfigError(f"{name} is {value!r}: it must be a positive number, at most a million")
         if self.num_hidden_layers % 4:
             raise ConfigError(
                 f"num_hidden_layers is {self.num_hidden_layers}: it must be a multiple of 4, so that the memory "
@@ -138,7 +138,7 @@ class SambaYConfig:
         if self.torch_dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"torch_dtype is {self.torch_dtype!r}: it must be float32, bfloat16 or float16")
         for name, ids in (("bos", self.bos_token_id), ("eos", self.eos_token_id), ("pad", self.pad_token_id)):
-            for token in ids if isinstance(ids, tuple) else (ids,):
+            for token in ids if isinstance(ids, tuple) and name == "eos" else (ids,):
                 whole = isinstance(token, int) and not isinstance(token, bool)
                 if token is not None and not (whole and 0 <= token < self.vocab_size):
                     raise ConfigError(
@@ -264,12 +264,13 @@ class SambaYConfig:
         if found.get("head_dim", 0) is None:
             del found["head_dim"]
         if found.get("mamba_dt_rank", "auto") == "auto":
-            found["mamba_dt_rank"] = math.ceil(values["hidden_size"] / 16)
+            width = values["hidden_size"]  # if it is no integer, its own check says so
+            found["mamba_dt_rank"] = -(-width // 16) if isinstance(width, int) else 1
         if isinstance(found.get("sliding_window"), list):  # one entry a layer, null where there is no window
-            windows = {window for window in found["sliding_window"] if window is not None}
-            if len(windows) != 1:
-                raise ConfigError(f"sliding_window lists {sorted(windows)}: all windows must be of one size")
-            found["sliding_window"] = windows.pop()
+            windows = [window for window in found["sliding_window"] if window is not None]
+            if not windows or any(window != windows[0] for window in windows):
+                raise ConfigError(f"sliding_window lists {windows}: all windows must be of one size")
+            found["sliding_window"] = windows[0]
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             found.setdefault(name, None)
         if isinstance(found["eos_token_id"], list):  # JSON has no tuples
@@ -291,7 +292,7 @@ class SambaYConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{path} does not exist: a checkpoint directory holds a config.json") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} cannot be read as JSON: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds a {type(values).__name__}: it must be a JSON object")

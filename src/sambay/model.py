@@ -405,6 +405,8 @@ class SambaY(nn.Module):
             PromptError: ids that are empty, of a wrong shape or type, or outside the vocabulary; bad offsets.
             ContextError: a sequence would outgrow the context.
         """
+        if logits not in ("all", "last"):
+            raise PromptError(f"logits is {logits!r}: it must be 'all' or 'last'")
         lengths = self._lengths(input_ids, offsets)
         wanted = lengths if logits == "all" else (1,) * len(lengths)
         ids = input_ids.reshape(-1).long()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
-from sambay.errors import ContextError
+from sambay.errors import ContextError, PromptError
 
 __all__ = ["ConvState", "SSMState", "SharedKV", "Snapshot", "StatePool", "WindowKV", "state_bytes"]
 
@@ -308,7 +308,10 @@ class StatePool:
 
         Raises:
             ContextError: a sequence would outgrow `max_position_embeddings`.
+            PromptError: slots that the pool has not got, or of another number than the sequences.
         """
+        if len(slots) != len(lengths) or not all(0 <= slot < self.slots for slot in slots):
+            raise PromptError(f"{len(lengths)} sequences were given slots {slots} of a pool of {self.slots} slots")
         starts = tuple(self.lengths[slot] for slot in slots)
         longest = max(start + length for start, length in zip(starts, lengths, strict=True))
         if longest > self.config.max_position_embeddings:

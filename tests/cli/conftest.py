@@ -17,7 +17,6 @@ from sambay.data.problems import problem_at
 from sambay.model import SambaY
 from sambay.train.vocabulary import write_tokenizer
 
-
 RECIPE = """
 [model]
 hidden_size = 16

@@ -224,7 +224,7 @@ def test_control_c_stops_the_reply_and_not_the_program(endless, tmp_path):
     try:
         session.expect("> ")
         session.send("hello [bold]\n")
-        session.expect(r"hello \[bold\]\r\n.{20}(?s:.*)")
+        session.expect(r"hello \[bold\]\r\n(?s:.{20}.*)")
         session.send("\x03")
         text = session.expect(r"stopped; what was said is kept\]")
         assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1a]", text)  # of the model's; ESC is our dimming

@@ -152,8 +152,8 @@ class LLM:
                 "they belong to different checkpoints"
             )
         self._generation = _generation_config(directory)
-        ends = self._generation.get("eos_token_id") or ()
-        ends = ends if isinstance(ends, list | tuple) else [ends]
+        ends = self._generation.get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         try:
             if not all(_is_integer(token) and 0 <= token < config.vocab_size for token in ends):
                 raise SamplingError(f"eos_token_id is {ends}: it must be token ids from 0 to {config.vocab_size - 1}")
@@ -292,7 +292,7 @@ class LLM:
         ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if isinstance(ids, Sequence) and not isinstance(ids, bytes):
             # numpy's integers become Python's; what is no integer is for the engine to refuse
-            return None, [int(x) if isinstance(x, numbers.Integral) and not isinstance(x, bool) else x for x in ids]
+            return None, [int(x) if isinstance(x, numbers.Integral) and not isinstance(x, int) else x for x in ids]
         raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or a list of token ids")
 
     def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str | None, list[int]]:

@@ -6,12 +6,14 @@ Unknown keys are errors, so that a misspelt setting is never silently left at it
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sambay.config import SambaYConfig
+from sambay.data.problems import FAMILIES
 from sambay.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -192,6 +194,14 @@ class Recipe:
         for name, value in positive.items():
             if not value > 0:
                 raise ConfigError(f"{name} is {value!r}: it must be positive")
+        families = self.data.families
+        for family, share in families.items():
+            if family not in FAMILIES:
+                raise ConfigError(f"data.families has {family!r}: choose from {', '.join(FAMILIES)}")
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < math.inf:
+                raise ConfigError(f"data.families.{family} is {share!r}: it must be a number, 0 or more")
+        if families and not any(families.values()):
+            raise ConfigError("data.families are all 0: give at least one a share")
         for name in ("smalltalk", "second_turns"):
             if not 0 <= getattr(self.data, name) < 1:
                 raise ConfigError(

@@ -1,0 +1,121 @@
+"""What the tests of the engine share: a tiny random checkpoint with a tokenizer, and engines over it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from sambay.config import preset
+from sambay.engine import LLM, Engine
+from sambay.model import SambaY
+from sambay.tokenizer import Tokenizer
+from sambay.train.vocabulary import write_tokenizer
+
+WORDS = "the cat sat on a mat and so did seven dogs who thought about häuser 你好 🙂".split()
+TEXTS = [f"{WORDS[i % 16]} {WORDS[i * 7 % 16]} {i * 37} = {i}." for i in range(300)]
+CONTEXT = 256
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A directory with a model that generates varied tokens, and its tokenizer."""
+    directory = tmp_path_factory.mktemp("engine") / "tiny"
+    tokenizer = write_tokenizer(TEXTS, 320, directory)
+    config = preset("tiny")
+    changes = {
+        "vocab_size": 320,
+        "max_position_embeddings": CONTEXT,
+        "eos_token_id": tokenizer.eos_token_id,
+        "num_hidden_layers": 4,
+    }
+    model = SambaY.random(type(config)(**(vars(config) | changes)), seed=5)
+    with torch.no_grad():  # larger than the initialisation gives, so that greedy text does not repeat one token
+        model.embedding.weight.mul_(20)
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def variant(checkpoint, tmp_path):
+    """`variant(generation_config)` -> a copy of the checkpoint with that file (text as it is, else JSON)."""
+
+    def make(content=None, *, tokenizer=True):
+        directory = tmp_path / "variant"
+        shutil.copytree(checkpoint, directory)
+        if content is not None:
+            text = content if isinstance(content, str) else json.dumps(content)
+            (directory / "generation_config.json").write_text(text, encoding="utf-8")
+        if not tokenizer:
+            (directory / "tokenizer.json").unlink()
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    return SambaY.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(checkpoint):
+    return Tokenizer.from_pretrained(checkpoint)
+
+
+@pytest.fixture
+def make_engine(model, tokenizer):
+    """`make_engine(**limits)` -> an engine over the tiny model."""
+
+    def make(**options):
+        values = {"end_ids": frozenset(model.config.eos_token_ids), "max_model_len": CONTEXT} | options
+        return Engine(model, tokenizer, **values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_llm(checkpoint):
+    return LLM(checkpoint, device="cpu", max_num_seqs=4, max_num_batched_tokens=32)
+
+
+@pytest.fixture
+def llm(shared_llm):
+    """The tiny model; checks that the test gives everything back."""
+    yield shared_llm
+    check_idle(shared_llm.engine)
+
+
+def check_idle(engine):
+    """All slots and pages are free, and nothing is queued."""
+    pool = engine.pool
+    assert not engine.busy
+    assert not engine._requests
+    assert pool.free_slots == pool.slots
+    assert sorted(pool.shared.free) == list(range(pool.shared.keys.shape[0]))
+
+
+@pytest.fixture(scope="session")
+def assert_idle():
+    return check_idle
+
+
+@pytest.fixture(scope="session")
+def solo(model, tokenizer):
+    """`solo(prompt, ids, params)` -> the output of the request when it runs alone, whole prompt at once."""
+
+    def run(ids, params, prompt=None):
+        engine = Engine(
+            model,
+            tokenizer,
+            end_ids=frozenset(model.config.eos_token_ids),
+            max_model_len=CONTEXT,
+            max_num_seqs=1,
+            max_num_batched_tokens=CONTEXT,
+        )
+        output = engine.add(prompt, list(ids), params)
+        while engine.busy:
+            engine.step()
+        return output
+
+    return run

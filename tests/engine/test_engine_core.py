@@ -1,0 +1,550 @@
+"""The engine itself: requests that run together, in any way of scheduling, give what each gives alone."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sambay.engine import Engine, SamplingParams
+from sambay.engine.scheduler import Scheduler
+from sambay.errors import ContextError, PromptError, SamplingError
+
+CONTEXT = 256
+
+
+def drain(engine):
+    events = []
+    while engine.busy:
+        events += engine.step()
+    return events
+
+
+def tokens(output):
+    return [completion.token_ids for completion in output.outputs]
+
+
+def some_requests(seed, count=7):
+    """Prompts of many lengths with parameters of many kinds."""
+    dice = random.Random(seed)
+    kinds = [
+        {"temperature": 0.0},
+        {"seed": 5},
+        {"seed": 6, "temperature": 0.7, "top_p": 0.9},
+        {"seed": 7, "top_k": 20, "repetition_penalty": 1.3},
+        {"seed": 8, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": 0.5},
+        {"seed": 9, "ignore_eos": True, "logprobs": 2},
+        {"seed": 10, "n": 3},
+        {"seed": 11, "stop": ["a", " s"], "min_tokens": 2},
+    ]
+    out = []
+    for i in range(count):
+        ids = [dice.randrange(5, 318) for _ in range(dice.choice([1, 2, 3, 9, 17, 40]))]
+        out.append((ids, SamplingParams(max_tokens=dice.choice([1, 2, 6, 12]), **kinds[(seed + i) % len(kinds)])))
+    return out
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 2, 5])
+@pytest.mark.parametrize("max_num_batched_tokens", [1, 3, 7, 512])
+def test_each_request_gives_what_it_gives_alone(make_engine, solo, assert_idle, max_num_seqs, max_num_batched_tokens):
+    engine = make_engine(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens)
+    requests = some_requests(max_num_seqs * 10 + max_num_batched_tokens)
+    outputs = [engine.add(None, ids, params) for ids, params in requests]
+    events = drain(engine)
+    for (ids, params), output in zip(requests, outputs, strict=True):
+        alone = solo(ids, params)
+        assert tokens(output) == tokens(alone)
+        assert [c.text for c in output.outputs] == [c.text for c in alone.outputs]
+        assert [c.finish_reason for c in output.outputs] == [c.finish_reason for c in alone.outputs]
+        assert output.finished
+        mine = [event for event in events if event.output is output]
+        for completion in output.outputs:
+            own = [event for event in mine if event.index == completion.index]
+            assert [event.token_id for event in own] == completion.token_ids
+            assert "".join(event.text for event in own) == completion.text
+            assert [event.finish_reason for event in own[:-1]] == [None] * (len(own) - 1)
+            assert own[-1].finish_reason == completion.finish_reason is not None
+    assert_idle(engine)
+
+
+@given(data=st.data())
+@settings(max_examples=12)
+def test_requests_that_arrive_at_any_time(model, tokenizer, solo, assert_idle, data):
+    engine = Engine(
+        model,
+        tokenizer,
+        end_ids=frozenset(model.config.eos_token_ids),
+        max_model_len=CONTEXT,
+        max_num_seqs=data.draw(st.integers(1, 4)),
+        max_num_batched_tokens=data.draw(st.integers(1, 20)),
+    )
+    waiting = some_requests(data.draw(st.integers(0, 1000)), 5)
+    outputs = []
+    while waiting or engine.busy:
+        if waiting and data.draw(st.booleans()):
+            ids, params = waiting.pop()
+            outputs.append((engine.add(None, ids, params), ids, params))
+        engine.step()
+    for output, ids, params in outputs:
+        assert tokens(output) == tokens(solo(ids, params))
+    assert_idle(engine)
+
+
+def count_tokens(engine, monkeypatch):
+    computed = []
+    run = engine.model.run
+
+    def counting(batch, pool):
+        computed.append(sum(batch.lengths))
+        return run(batch, pool)
+
+    monkeypatch.setattr(engine.model, "run", counting)
+    return computed
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 2, 5])
+@pytest.mark.parametrize("values", [{}, {"temperature": 0.0}, {"top_p": 0.8, "logprobs": 1}])
+def test_forks_are_separate_requests_with_the_next_seeds(
+    make_engine, solo, assert_idle, monkeypatch, max_num_seqs, values
+):
+    ids, count = list(range(20, 57)), 4
+    engine = make_engine(max_num_seqs=max_num_seqs, max_num_batched_tokens=10)
+    output = engine.add(None, ids, SamplingParams(n=count, seed=100, max_tokens=9, **values))
+    computed = count_tokens(engine, monkeypatch)
+    drain(engine)
+    monkeypatch.undo()
+    for i, completion in enumerate(output.outputs):
+        alone = solo(ids, SamplingParams(seed=100 + i, max_tokens=9, **values)).outputs[0]
+        assert completion.index == i
+        assert completion.token_ids == alone.token_ids
+        if alone.logprobs is not None:
+            assert completion.cumulative_logprob == pytest.approx(alone.cumulative_logprob, abs=1e-4)
+    # The prompt once; of each completion all tokens but the last.
+    assert sum(computed) == len(ids) + sum(len(c.token_ids) - 1 for c in output.outputs)
+    assert_idle(engine)
+
+
+def test_forks_of_one_token(make_engine, assert_idle):
+    engine = make_engine(max_num_seqs=2)
+    output = engine.add(None, [9, 8], SamplingParams(n=5, seed=1, max_tokens=1))
+    drain(engine)
+    assert [c.finish_reason for c in output.outputs] == ["length"] * 5
+    assert_idle(engine)
+
+
+@pytest.mark.parametrize("budget", [1, 4, 50])
+def test_a_long_prompt_goes_in_chunks(make_engine, monkeypatch, budget):
+    engine = make_engine(max_num_seqs=3, max_num_batched_tokens=budget)
+    budget = max(3, budget)  # one token each for all sequences, at least
+    short = engine.add(None, [7], SamplingParams(max_tokens=30, ignore_eos=True, seed=1))
+    engine.step()
+    engine.add(None, [5] * 100, SamplingParams(max_tokens=2, ignore_eos=True, seed=1))
+    computed = count_tokens(engine, monkeypatch)
+    before = len(short.outputs[0].token_ids)
+    for done in range(1, 4):  # the short one is not held up
+        engine.step()
+        assert len(short.outputs[0].token_ids) == before + done
+    drain(engine)
+    assert max(computed) <= budget
+
+
+def test_a_seed_for_those_who_bring_none(make_engine):
+    def texts(seed):
+        engine = make_engine(seed=seed)
+        outputs = [engine.add(None, [9], SamplingParams(max_tokens=20)) for _ in range(3)]
+        drain(engine)
+        return [tokens(output) for output in outputs]
+
+    first = texts(1)
+    assert first == texts(1)
+    assert first != texts(2)
+    assert first[0] != first[1] != first[2]
+
+
+def test_events_reach_the_one_who_asked(make_engine):
+    engine, mine = make_engine(), []
+    output = engine.add(None, [9], SamplingParams(max_tokens=5, ignore_eos=True), on_event=mine.append)
+    engine.add(None, [9], SamplingParams(max_tokens=7, ignore_eos=True))
+    events = drain(engine)
+    assert [event for event in events if event.output is output] == mine
+    assert len(mine) == 5
+
+
+@pytest.mark.parametrize("steps", range(9))
+def test_abort_gives_everything_back(make_engine, solo, assert_idle, steps):
+    """At any moment: queued, in the middle of the prompt, while forks wait, while all generate."""
+    engine = make_engine(max_num_seqs=2, max_num_batched_tokens=4)
+    gone = engine.add(None, [5] * 12, SamplingParams(n=3, seed=3, max_tokens=6, ignore_eos=True))
+    other = SamplingParams(seed=4, max_tokens=8)
+    stays = engine.add(None, [6, 7, 8], other)
+    for _ in range(steps):
+        engine.step()
+    engine.abort(gone.request_id)
+    assert gone.finished
+    assert {c.finish_reason for c in gone.outputs} <= {"abort", "length"}
+    ended = [list(c.token_ids) for c in gone.outputs]
+    engine.abort(gone.request_id)  # a second time, and an unknown one
+    engine.abort("no such request")
+    drain(engine)
+    assert [c.token_ids for c in gone.outputs] == ended
+    assert tokens(stays) == tokens(solo([6, 7, 8], other))
+    assert_idle(engine)
+
+
+def test_abort_from_within_a_step(make_engine, solo, assert_idle):
+    engine = make_engine(max_num_seqs=4)
+    params = SamplingParams(seed=1, max_tokens=12, ignore_eos=True)
+    outputs = []
+
+    def stop_all(event):
+        if len(event.output.outputs[0].token_ids) == 3:
+            for output in outputs[:2]:
+                engine.abort(output.request_id)
+
+    outputs += [engine.add(None, [9, i], params, on_event=stop_all) for i in range(3)]
+    drain(engine)
+    assert [output.outputs[0].finish_reason for output in outputs] == ["abort", "abort", "length"]
+    assert tokens(outputs[2]) == tokens(solo([9, 2], params))
+    assert_idle(engine)
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_step_that_fails_loses_nothing(make_engine, solo, assert_idle, monkeypatch, at, error):
+    """A pass that was torn off has changed states: what runs is computed anew and ends as if nothing had been."""
+    engine = make_engine(max_num_seqs=2, max_num_batched_tokens=8)
+    requests = [
+        ([5, 6] * 8, SamplingParams(seed=1, max_tokens=8, n=2)),
+        ([9], SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)),
+        ([8] * 3, SamplingParams(seed=2, max_tokens=1)),
+    ]
+    outputs = [engine.add(None, ids, params) for ids, params in requests]
+    calls = 0
+    run = engine.model.run
+
+    def failing(batch, pool):
+        nonlocal calls
+        calls += 1
+        out = run(batch, pool)
+        if calls == at:
+            raise error("torn off")
+        return out
+
+    monkeypatch.setattr(engine.model, "run", failing)
+    with pytest.raises(error, match="torn off"):
+        drain(engine)
+    drain(engine)
+    monkeypatch.undo()
+    for (ids, params), output in zip(requests, outputs, strict=True):
+        assert tokens(output) == tokens(solo(ids, params))
+    assert_idle(engine)
+
+
+def test_an_observer_that_fails(make_engine, solo, assert_idle):
+    engine = make_engine()
+    params = SamplingParams(seed=1, max_tokens=6, ignore_eos=True)
+
+    def observe(event):
+        if len(event.output.outputs[0].token_ids) in (2, 6):
+            raise RuntimeError("observer")
+
+    outputs = [engine.add(None, [9], params, on_event=observe), engine.add(None, [7], params)]
+    failures = 0
+    while engine.busy:
+        try:
+            engine.step()
+        except RuntimeError:
+            failures += 1
+    assert failures == 2
+    assert [tokens(output) for output in outputs] == [tokens(solo([i], params)) for i in (9, 7)]
+    assert_idle(engine)
+
+
+def test_broken_weights_are_reported(make_engine, monkeypatch, assert_idle):
+    engine = make_engine()
+    output = engine.add(None, [9], SamplingParams())
+    monkeypatch.setattr(engine.model, "run", lambda batch, pool: torch.full((1, 320), torch.nan))
+    with pytest.raises(ValueError, match="largest logit is nan"):
+        engine.step()
+    engine.abort(output.request_id)
+    assert_idle(engine)
+
+
+def test_pages_come_back_after_growth(make_engine, assert_idle):
+    engine = make_engine(max_num_seqs=3)
+    for _ in range(3):
+        for length in (200, 130, 64, 65):
+            engine.add(None, [5] * length, SamplingParams(max_tokens=20, seed=0, n=2))
+        drain(engine)
+        assert_idle(engine)
+    assert engine.pool.shared.keys.shape[0] <= 16
+
+
+# What ends a completion
+
+
+def test_max_tokens_none_goes_to_the_end_of_the_context(make_engine):
+    engine = make_engine(max_model_len=40)
+    output = engine.add(None, [9] * 7, SamplingParams(max_tokens=None, ignore_eos=True, seed=0))
+    longer = engine.add(None, [9] * 7, SamplingParams(max_tokens=1000, ignore_eos=True, seed=0))
+    last = engine.add(None, [9] * 39, SamplingParams(max_tokens=None, ignore_eos=True, seed=0))
+    drain(engine)
+    for one, room in ((output, 33), (longer, 33), (last, 1)):
+        assert len(one.outputs[0].token_ids) == room
+        assert one.outputs[0].finish_reason == "length"
+        assert one.outputs[0].stop_reason is None
+
+
+def test_the_whole_context_of_the_model(make_engine):
+    engine = make_engine(max_num_batched_tokens=512)
+    output = engine.add(None, [9] * (CONTEXT - 2), SamplingParams(max_tokens=None, ignore_eos=True))
+    drain(engine)
+    assert len(output.outputs[0].token_ids) == 2
+
+
+def greedy(solo, ids, **more):
+    return solo(ids, SamplingParams(temperature=0.0, **{"max_tokens": 20, "ignore_eos": True} | more)).outputs[0]
+
+
+def test_end_tokens(make_engine, solo):
+    free = greedy(solo, [9, 12, 40])
+    end = free.token_ids[4]
+    first = free.token_ids.index(end)
+    engine = make_engine(end_ids=frozenset({end}))
+    stopped = engine.add(None, [9, 12, 40], SamplingParams(temperature=0.0, max_tokens=20))
+    ignored = engine.add(None, [9, 12, 40], SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True))
+    drain(engine)
+    one = stopped.outputs[0]
+    assert one.token_ids == free.token_ids[: first + 1]
+    assert (one.finish_reason, one.stop_reason) == ("stop", None)
+    assert free.text.startswith(one.text)
+    assert ignored.outputs[0].token_ids == free.token_ids
+    assert ignored.outputs[0].finish_reason == "length"
+
+
+def test_stop_token_ids(solo):
+    free = greedy(solo, [9, 12, 40])
+    token = free.token_ids[5]
+    first = free.token_ids.index(token)
+    one = greedy(solo, [9, 12, 40], stop_token_ids=[token])
+    assert one.token_ids == free.token_ids[: first + 1]
+    assert (one.finish_reason, one.stop_reason) == ("stop", token)
+    assert one.text == greedy(solo, [9, 12, 40], max_tokens=max(first, 1)).text * bool(first)
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_min_tokens_bans_the_ends(make_engine, solo, count):
+    free = greedy(solo, [9, 12, 40])
+    end, stop = free.token_ids[0], free.token_ids[1]
+    engine = make_engine(end_ids=frozenset({end}))
+    output = engine.add(
+        None, [9, 12, 40], SamplingParams(temperature=0.0, max_tokens=20, min_tokens=count, stop_token_ids=[stop])
+    )
+    drain(engine)
+    one = output.outputs[0]
+    assert len(one.token_ids) >= count
+    assert not {end, stop} & set(one.token_ids[:count])
+
+
+def test_min_tokens_bans_no_end_that_is_ignored(make_engine, solo):
+    free = greedy(solo, [9, 12, 40])
+    engine = make_engine(end_ids=frozenset(free.token_ids[:1]))
+    output = engine.add(
+        None, [9, 12, 40], SamplingParams(temperature=0.0, max_tokens=20, min_tokens=9, ignore_eos=True)
+    )
+    drain(engine)
+    assert output.outputs[0].token_ids == free.token_ids
+
+
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize(("start", "length"), [(0, 1), (2, 3), (3, 7), (5, 12)])
+def test_stop_strings_across_tokens(solo, start, length, include):
+    free = greedy(solo, [9, 12, 40], max_tokens=40)
+    stop = free.text[start : start + length]
+    assert len(stop) == length
+    at = free.text.index(stop)
+    one = greedy(solo, [9, 12, 40], max_tokens=40, stop=["never seen", stop], include_stop_str_in_output=include)
+    assert one.text == free.text[: at + length * include]
+    assert (one.finish_reason, one.stop_reason) == ("stop", stop)
+    assert one.token_ids == free.token_ids[: len(one.token_ids)]
+    shorter = greedy(solo, [9, 12, 40], max_tokens=max(1, len(one.token_ids) - 1), stop=stop)
+    assert shorter.finish_reason == "length" or len(one.token_ids) == 1  # it ended at the first token it could
+
+
+def test_text_held_for_a_stop_string_comes_at_the_end(solo):
+    free = greedy(solo, [9, 12, 40])
+    one = greedy(solo, [9, 12, 40], stop=[free.text[-3:] + "never seen"])
+    assert one.text == free.text
+    assert one.finish_reason == "length"
+
+
+def test_reasoning_and_answer(make_engine, tokenizer, monkeypatch):
+    """The model's tokens are dictated: text is cut at the tags, wherever the prompt left off."""
+    reply = tokenizer.encode("<think>\nso seven dogs</think>\nthe mat")
+    end = tokenizer.eos_token_id
+    for prompt, dictated in ((None, reply), ("the cat <think>\n", reply[1:])):
+        engine = make_engine()
+        script = iter([*dictated, end])
+        monkeypatch.setattr("sambay.engine.core.sample", lambda *_, script=script: next(script))
+        output = engine.add(prompt, [9], SamplingParams())
+        events = drain(engine)
+        one = output.outputs[0]
+        assert (one.reasoning, one.answer, one.finish_reason) == ("so seven dogs", "the mat", "stop")
+        assert one.text == tokenizer.decode(dictated)
+        for kind, whole in (("reasoning", one.reasoning), ("answer", one.answer)):
+            assert "".join(p.text for e in events for p in e.pieces if p.kind == kind) == whole
+
+
+def test_characters_are_never_torn(make_engine, tokenizer, monkeypatch):
+    script = iter([*tokenizer.encode("häuser 你好 🙂 ∮"), tokenizer.eos_token_id])
+    monkeypatch.setattr("sambay.engine.core.sample", lambda *_: next(script))
+    engine = make_engine()
+    output = engine.add(None, [9], SamplingParams())
+    events = drain(engine)
+    assert "".join(event.text for event in events) == output.outputs[0].text == "häuser 你好 🙂 ∮"
+    assert not any("\ufffd" in event.text for event in events)
+
+
+def test_skip_special_tokens(make_engine, tokenizer, monkeypatch):
+    special = tokenizer.token_id("<|user|>")
+    for skip in (True, False):
+        script = iter([special, tokenizer.eos_token_id])
+        monkeypatch.setattr("sambay.engine.core.sample", lambda *_, script=script: next(script))
+        engine = make_engine()
+        output = engine.add(None, [9], SamplingParams(skip_special_tokens=skip))
+        drain(engine)
+        assert output.outputs[0].text == ("" if skip else "<|user|>")
+
+
+def test_logprobs(make_engine, model, tokenizer):
+    engine = make_engine(max_num_batched_tokens=3)
+    ids = [9, 12, 40, 41, 7]
+    output = engine.add(None, ids, SamplingParams(seed=1, temperature=2.0, max_tokens=8, logprobs=3))
+    plain = engine.add(None, ids, SamplingParams(seed=1, temperature=2.0, max_tokens=8))
+    drain(engine)
+    one = output.outputs[0]
+    assert plain.outputs[0].token_ids == one.token_ids
+    assert plain.outputs[0].logprobs is plain.outputs[0].cumulative_logprob is None
+    with torch.no_grad():
+        expected = torch.log_softmax(model(torch.tensor([ids + one.token_ids]))[0].double(), -1)[len(ids) - 1 :]
+    assert len(one.logprobs) == len(one.token_ids)
+    total = 0.0
+    for token, entry, row in zip(one.token_ids, one.logprobs, expected, strict=False):
+        assert next(iter(entry)) == token
+        assert len(entry) in (3, 4)
+        assert set(row.topk(3).indices.tolist()) <= entry.keys()
+        for other, value in entry.items():
+            assert value.logprob == pytest.approx(float(row[other]), abs=1e-4)
+            assert value.rank == int((row > row[other]).sum()) + 1
+            assert value.decoded_token == tokenizer.decode([other], skip_special_tokens=False)
+        total += entry[token].logprob
+    assert one.cumulative_logprob == pytest.approx(total)
+
+
+def test_metrics(make_engine):
+    engine = make_engine()
+    output = engine.add(None, [9], SamplingParams(max_tokens=3, ignore_eos=True))
+    drain(engine)
+    metrics = output.metrics
+    assert 0 < metrics.arrival < metrics.first_token < metrics.finished
+
+
+# What is refused, before anything runs
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([], PromptError, "the prompt is empty"),
+        ([-1], PromptError, "token id -1: ids are integers from 0 to 319"),
+        ([5, 320], PromptError, "token id 320"),
+        ([5, True], PromptError, "token id True"),
+        ([1.0], PromptError, "token id 1.0"),
+        (["a"], PromptError, "token id 'a'"),
+        ([5] * 256, ContextError, "has 256 tokens, but the context holds 256"),
+        ([5] * 300, ContextError, "has 300 tokens"),
+    ],
+)
+def test_bad_prompts(make_engine, assert_idle, ids, error, message):
+    engine = make_engine()
+    with pytest.raises(error, match=message):
+        engine.add(None, ids, SamplingParams())
+    assert_idle(engine)
+
+
+def test_unknown_stop_tokens(make_engine, assert_idle):
+    engine = make_engine()
+    with pytest.raises(SamplingError, match="stop_token_ids has 320: the vocabulary ends at 319"):
+        engine.add(None, [5], SamplingParams(stop_token_ids=[3, 320]))
+    assert_idle(engine)
+
+
+def test_without_a_tokenizer(model, solo, assert_idle):
+    engine = Engine(model, None, end_ids=frozenset({0}), max_model_len=CONTEXT)
+    with pytest.raises(SamplingError, match="stop strings need a tokenizer"):
+        engine.add(None, [5], SamplingParams(stop="x"))
+    params = SamplingParams(seed=1, max_tokens=5, logprobs=1)
+    output = engine.add(None, [5], params)
+    drain(engine)
+    assert tokens(output) == tokens(solo([5], params))
+    assert output.outputs[0].text == output.outputs[0].answer == ""
+    assert next(iter(output.outputs[0].logprobs[0].values())).decoded_token is None
+    assert_idle(engine)
+
+
+# The scheduler by itself
+
+
+class _Sequence:
+    def __init__(self, length, computed=0, index=0):
+        self.length, self.computed, self.index = length, computed, index
+        self.request = type("Request", (), {"forked": None})()
+
+
+@given(
+    limits=st.tuples(st.integers(1, 6), st.integers(1, 30)),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+)
+def test_the_budget_is_kept_and_nobody_starves(limits, lengths):
+    scheduler = Scheduler(*limits)
+    sequences = [_Sequence(length) for length in lengths]
+    scheduler.waiting.extend(sequences)
+    rounds = 0
+    while scheduler.busy:
+        scheduler.admit()
+        shares = scheduler.plan()
+        assert len(scheduler.running) <= limits[0]
+        assert 0 < sum(share.tokens for share in shares) <= max(limits)
+        assert all(share.tokens > 0 for share in shares)
+        assert len({id(share.completion) for share in shares}) == len(shares)
+        for share in shares:
+            one = share.completion
+            one.computed += share.tokens
+            if one.computed == one.length:
+                scheduler.drop(one)
+        rounds += 1
+    assert rounds <= sum(lengths)
+
+
+def test_those_that_decode_come_first():
+    scheduler = Scheduler(3, 4)
+    prompt, decoding = _Sequence(100), [_Sequence(10, 9), _Sequence(10, 9)]
+    scheduler.running += [prompt, *decoding]
+    assert [(share.completion, share.tokens) for share in scheduler.plan()] == [
+        (decoding[0], 1),
+        (decoding[1], 1),
+        (prompt, 2),
+    ]
+
+
+def test_forks_wait_for_their_prompt():
+    scheduler = Scheduler(4, 8)
+    first, fork = _Sequence(5), _Sequence(5, index=1)
+    fork.request = first.request
+    other = _Sequence(3)
+    scheduler.waiting.extend([first, fork, other])
+    assert scheduler.admit() == [first, other]
+    assert scheduler.admit() == []
+    first.request.forked = object()
+    assert scheduler.admit() == [fork]
