@@ -57,6 +57,18 @@ def test_a_reader_that_goes_away_is_no_error(endless):
     assert process.returncode == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="of the shell")
+@pytest.mark.parametrize(
+    ("redirection", "status", "words"), [(">&-", 0, ""), ("<&-", 0, ""), ("> /dev/full", 1, "error: No space")]
+)
+def test_closed_and_full_streams(redirection, status, words):
+    command = f"'{sys.executable}' -m sambay --version {redirection}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == status
+    assert done.stderr.startswith(words)
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_interruption_and_our_own_mistakes(sambay, monkeypatch, error):
     def fail(*_):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from sambay.config import preset
+from sambay.config import SambaYConfig
 from sambay.engine import LLM, Engine
 from sambay.model import SambaY
 from sambay.tokenizer import Tokenizer
@@ -22,16 +22,17 @@ def checkpoint(tmp_path_factory):
     """A directory with a model that generates varied tokens, and its tokenizer."""
     directory = tmp_path_factory.mktemp("engine") / "tiny"
     tokenizer = write_tokenizer(TEXTS, 320, directory)
-    config = preset("tiny")
-    changes = {
-        "vocab_size": 320,
-        "max_position_embeddings": CONTEXT,
-        "eos_token_id": tokenizer.eos_token_id,
-        "num_hidden_layers": 4,
-    }
-    model = SambaY.random(type(config)(**(vars(config) | changes)), seed=5)
-    with torch.no_grad():  # larger than the initialisation gives, so that greedy text does not repeat one token
-        model.embedding.weight.mul_(20)
+    config = SambaYConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=8, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=8, mamba_d_state=4, mamba_dt_rank=2, max_position_embeddings=CONTEXT,
+        tie_word_embeddings=False, bos_token_id=0, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+        torch_dtype="float32",
+    )  # fmt: skip
+    model = SambaY.random(config, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():  # larger than the initialisation gives, so that what comes next depends on all before
+        model.embedding.weight.normal_(generator=generator)
+        model.lm_head.weight.normal_(std=0.4, generator=generator)
     model.save_pretrained(directory)
     return directory
 

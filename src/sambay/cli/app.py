@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -73,7 +74,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
     """
-    _make_streams_lenient()
+    _prepare_streams()
     try:
         status = app(args=arguments, prog_name="sambay", standalone_mode=False)
         sys.stdout.flush()
@@ -91,8 +92,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-def _make_streams_lenient() -> None:
+def _prepare_streams() -> None:
     """Bytes that are no UTF-8 come through to the tokenizer, which says where; what a terminal lacks is "?"."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller (`<&-`)
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - open to the end
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, TextIOWrapper):

@@ -19,6 +19,8 @@ from sambay.tokenizer import Tokenizer
 
 __all__ = ["Document", "PackedBatch", "ProblemSource", "collate", "completion_text", "fill"]
 
+_TOO_MANY = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -33,6 +35,11 @@ class Document:
     ids: tuple[int, ...]
     prompt_length: int
     label: str
+
+    @property
+    def learned(self) -> int:
+        """How many of the tokens are learned; the first one of all has nothing to be predicted from."""
+        return max(0, len(self.ids) - max(1, self.prompt_length))
 
 
 def completion_text(problem: Problem) -> str:
@@ -116,17 +123,26 @@ def fill(
         source: documents by index.
         index: where to begin.
         tokens: input tokens per step, at most (a single longer document still makes a step).
-        longest: a document of more tokens is cut there.
+        longest: a document of more tokens is cut there, and left out if nothing to learn remains.
 
     Yields:
         The documents of a step, and the index at which the next one begins.
+
+    Raises:
+        ConfigError: `longest` leaves nothing to learn of very many documents.
     """
     waiting: list[Document] = []
-    filled = 0
+    filled = left_out = 0
     while True:
         document = source(index)
         if len(document.ids) > longest:
             document = replace(document, ids=document.ids[:longest])
+        left_out = 0 if document.learned else left_out + 1
+        if left_out == _TOO_MANY:
+            raise ConfigError(f"longest is {longest}: {_TOO_MANY} documents in a row have longer prompts; raise it")
+        if left_out:
+            index += 1
+            continue
         length = len(document.ids) - 1
         if waiting and filled + length > tokens:
             yield waiting, index
@@ -139,7 +155,7 @@ def fill(
 def collate(documents: Sequence[Document]) -> PackedBatch:
     """Pack documents of at least two tokens each."""
     lengths = [len(document.ids) - 1 for document in documents]
-    counts = tuple(max(0, len(document.ids) - max(1, document.prompt_length)) for document in documents)
+    counts = tuple(document.learned for document in documents)
     inputs = torch.tensor([token for document in documents for token in document.ids[:-1]])
     pairs = zip(documents, counts, strict=True)
     targets = torch.tensor([t for document, count in pairs for t in document.ids[len(document.ids) - count :]])

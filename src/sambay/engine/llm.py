@@ -291,8 +291,8 @@ class LLM:
             return prompt, self._needs_tokenizer().encode(prompt)
         ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if isinstance(ids, Sequence) and not isinstance(ids, bytes):
-            # numpy's integers become Python's; what is no integer is for the engine to refuse
-            return None, [int(x) if isinstance(x, numbers.Integral) and not isinstance(x, int) else x for x in ids]
+            # Numbers of numpy become Python's; what is no integer is for the engine to refuse.
+            return None, [x.tolist() if hasattr(x, "tolist") else x for x in ids]
         raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or a list of token ids")
 
     def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str | None, list[int]]:

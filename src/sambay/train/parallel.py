@@ -20,6 +20,8 @@ from sambay.model import SambaY
 
 __all__ = ["GradientWorkers", "split_documents"]
 
+_DIED = "a training worker died, perhaps for lack of memory: resume the run"
+
 LossSum = Callable[[SambaY, Sequence[Document]], Tensor]
 """The summed loss of some documents; a module-level function or a partial of one, so that it can be sent."""
 
@@ -68,9 +70,16 @@ class GradientWorkers:
         return len(self._pipes)
 
     def start(self, shares: Sequence[Sequence[Document]], scale: float) -> None:
-        """Let every worker differentiate `scale` times the summed loss of its share."""
+        """Let every worker differentiate `scale` times the summed loss of its share.
+
+        Raises:
+            SambaYError: a worker died.
+        """
         for pipe, share in zip(self._pipes, shares, strict=True):
-            pipe.send((list(share), scale))
+            try:
+                pipe.send((list(share), scale))
+            except OSError:
+                raise SambaYError(_DIED) from None
 
     def collect(self) -> float:
         """Add the workers' gradients to the parameters', in order, and return the sum of their scaled losses.
@@ -82,8 +91,8 @@ class GradientWorkers:
         for pipe, gradients in zip(self._pipes, self._gradients, strict=True):
             try:
                 part = pipe.recv()
-            except EOFError:
-                raise SambaYError("a training worker died, perhaps for lack of memory: resume the run") from None
+            except (EOFError, OSError):
+                raise SambaYError(_DIED) from None
             if isinstance(part, str):
                 raise SambaYError(f"a training worker failed:\n{part}")
             loss += part
@@ -111,21 +120,24 @@ def _serve(model: SambaY, loss_sum: LossSum, threads: int, pipe: Connection, gra
             documents, scale = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
+        answer: float | str = 0.0
         try:
-            loss = 0.0
             for parameter in parameters:
                 parameter.grad = None
             if documents:
                 total = loss_sum(model, documents) * scale
                 total.backward()
-                loss = total.item()
+                answer = total.item()
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if parameter.grad is None:
                     gradient.zero_()
                 else:
                     gradient.copy_(parameter.grad)
-            pipe.send(loss)
         except KeyboardInterrupt:
             return
         except Exception:
-            pipe.send(traceback.format_exc())
+            answer = traceback.format_exc()
+        try:
+            pipe.send(answer)
+        except OSError:  # the trainer is gone
+            return

@@ -159,12 +159,16 @@ class Recipe:
         """Build from parsed TOML; see `load`."""
         unknown = set(content) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
-            raise ConfigError(f"the recipe has an unknown table [{sorted(unknown)[0]}]")
-        model = dict(content.get("model", {}))
+            raise ConfigError(
+                f"the recipe has an unknown table [{sorted(unknown)[0]}]: it knows model, data, optimizer, schedule, run"
+            )
+        model = content.get("model", {})
+        if not isinstance(model, dict):
+            raise ConfigError("[model] must be a table")
         known = {f.name for f in dataclasses.fields(SambaYConfig)}
         surplus = set(model) - known
         if surplus:
-            raise ConfigError(f"[model] has an unknown key {sorted(surplus)[0]!r}")
+            raise ConfigError(f"[model] has an unknown key {sorted(surplus)[0]!r}: it knows {', '.join(sorted(known))}")
         data = _table(DataRecipe, content.get("data", {}), "data")
         recipe = cls(
             model=SambaYConfig.from_dict({"vocab_size": data.vocab_size, "torch_dtype": "float32", **model}),
@@ -178,10 +182,10 @@ class Recipe:
 
     def _check(self) -> None:
         positive = {
-            "data.longest": self.data.longest,
             "data.vocab_documents": self.data.vocab_documents,
             "optimizer.lr": self.optimizer.lr,
             "optimizer.base_width": self.optimizer.base_width,
+            "optimizer.eps": self.optimizer.eps,
             "optimizer.clip": self.optimizer.clip,
             "schedule.steps": self.schedule.steps,
             "run.tokens_per_step": self.run.tokens_per_step,
@@ -192,8 +196,16 @@ class Recipe:
             "run.workers": self.run.workers,
         }
         for name, value in positive.items():
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value!r}: it must be positive")
+        if self.data.longest < 2:
+            raise ConfigError(f"data.longest is {self.data.longest}: it must be 2 or more")
+        if not 0 <= self.optimizer.weight_decay < math.inf:
+            raise ConfigError(f"optimizer.weight_decay is {self.optimizer.weight_decay!r}: it must be 0 or more")
+        if not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.optimizer.betas):
+            raise ConfigError(
+                f"optimizer.betas is {list(self.optimizer.betas)}: it must be two numbers, 0 or more and below 1"
+            )
         families = self.data.families
         for family, share in families.items():
             if family not in FAMILIES:

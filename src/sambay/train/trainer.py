@@ -38,6 +38,7 @@ __all__ = ["StepReport", "Trainer", "latest_checkpoint"]
 
 _OPTIMIZER = "optimizer.safetensors"
 _PROGRESS = "trainer.json"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Trainer:
 
     def _begin(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         data = self.recipe.data
         texts = (
             part
@@ -130,7 +132,11 @@ class Trainer:
 
     def _check_recipe(self) -> None:
         """A run may be prolonged or logged otherwise, but not change what its steps compute."""
-        before = json.loads((self.directory / "recipe.json").read_text(encoding="utf-8"))
+        path = self.directory / "recipe.json"
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error}), so the run cannot be resumed") from None
         now = json.loads(json.dumps(self.recipe.to_dict()))
         for table, values in before.items():
             free = {
@@ -158,7 +164,7 @@ class Trainer:
                 factor = schedule.factor(self.step)
                 for group in self.optimizer.param_groups:
                     group["lr"] = group["lr_peak"] * factor
-                learned = sum(len(d.ids) - d.prompt_length for d in documents)
+                learned = sum(document.learned for document in documents)
                 own, *others = split_documents(documents, run.workers)
                 workers.start(others, 1 / learned)
                 loss = loss_sum(self.model, own) / learned
@@ -166,9 +172,9 @@ class Trainer:
                 mean = loss.item() + workers.collect()
                 norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
                 if not torch.isfinite(norm):
-                    raise CheckpointError(
-                        f"the gradient is not finite at step {self.step + 1}: lower optimizer.lr and resume from the "
-                        "last checkpoint"
+                    raise ConfigError(
+                        f"the gradient is not finite at step {self.step + 1}, where the loss is {mean}: begin a new "
+                        f"run with a lower optimizer.lr than {self.recipe.optimizer.lr} or a longer schedule.warmup"
                     )
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
@@ -249,10 +255,19 @@ class Trainer:
             file.write(json.dumps(entry) + "\n")
 
     def save(self) -> Path:
-        """Write a checkpoint; the one before it is removed only when this one is whole."""
+        """Write a checkpoint; the one before it is removed only when this one is whole.
+
+        Raises:
+            ConfigError: no step has been done yet.
+        """
+        if not self.step:
+            raise ConfigError("there is nothing to save before the first step")
         target = self.directory / f"checkpoint-{self.step}"
+        if target.exists():  # whole, and of the same step: it holds the same
+            return target
+        for remnant in self.directory.glob(".checkpoint-*.partial"):
+            shutil.rmtree(remnant)
         partial = self.directory / f".checkpoint-{self.step}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
         self.model.save_pretrained(partial)
         self.tokenizer.save_pretrained(partial)
         write_generation_config(self.tokenizer, partial)
@@ -262,10 +277,9 @@ class Trainer:
         for name, parameter in zip(names, parameters, strict=True):
             for key, value in self.optimizer.state[parameter].items():
                 moments[f"{key}:{name}"] = value
-        save_file(moments, partial / _OPTIMIZER)
-        (partial / _PROGRESS).write_text(json.dumps({"step": self.step, "index": self.index}), encoding="utf-8")
-        earlier = [p for p in self.directory.glob("checkpoint-*") if p != target]
-        shutil.rmtree(target, ignore_errors=True)
+        atomic_write(partial / _OPTIMIZER, lambda path: save_file(moments, path))
+        atomic_write(partial / _PROGRESS, json.dumps({"step": self.step, "index": self.index}).encode())
+        earlier = list(self.directory.glob("checkpoint-*"))
         partial.rename(target)
         for path in earlier:
             shutil.rmtree(path)
@@ -278,9 +292,10 @@ class Trainer:
             with safe_open(checkpoint / _OPTIMIZER, framework="pt") as file:
                 for group in self.optimizer.param_groups:
                     for name, parameter in zip(group["names"], group["params"], strict=True):
-                        self.optimizer.state[parameter] = {
-                            key: file.get_tensor(f"{key}:{name}").clone() for key in ("step", "exp_avg", "exp_avg_sq")
-                        }
+                        state = {key: file.get_tensor(f"{key}:{name}").clone() for key in _MOMENTS}
+                        if any(state[key].shape != parameter.shape for key in _MOMENTS[1:]):
+                            raise ValueError(f"the moments of {name} are of another shape")
+                        self.optimizer.state[parameter] = state
         except Exception as error:
             raise CheckpointError(
                 f"{checkpoint} cannot be resumed ({error}): it lacks a whole {_OPTIMIZER} or {_PROGRESS}"
@@ -299,7 +314,9 @@ def token_losses(model: SambaY, documents: Sequence[Document], precision: str) -
     mixed = torch.autocast(model.device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
     with mixed:
         logits = model.run(packed.batch, None)
-    return F.cross_entropy(logits.float(), packed.targets, reduction="none").split(packed.counts)
+    losses: Tensor = F.cross_entropy(logits.float(), packed.targets, reduction="none")
+    parts: tuple[Tensor, ...] = losses.split(packed.counts)
+    return parts
 
 
 def summed_loss(model: SambaY, documents: Sequence[Document], precision: str) -> Tensor:
