@@ -7,6 +7,7 @@ memory; workers read them and return gradients, and only the trainer changes the
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -113,12 +114,14 @@ class GradientWorkers:
 
 def _serve(model: SambaY, loss_sum: LossSum, threads: int, pipe: Connection, gradients: Sequence[Tensor]) -> None:
     """A worker's life: receive documents, return their loss, leave their gradients in shared memory."""
+    # Ctrl-C reaches the whole process group; the trainer decides what it means, and ends us by closing the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     parameters = [p for p in model.parameters() if p.requires_grad]
     while True:
         try:
             documents, scale = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         answer: float | str = 0.0
         try:
@@ -133,8 +136,6 @@ def _serve(model: SambaY, loss_sum: LossSum, threads: int, pipe: Connection, gra
                     gradient.zero_()
                 else:
                     gradient.copy_(parameter.grad)
-        except KeyboardInterrupt:
-            return
         except Exception:
             answer = traceback.format_exc()
         try:

@@ -157,11 +157,10 @@ class Recipe:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Recipe:
         """Build from parsed TOML; see `load`."""
-        unknown = set(content) - {f.name for f in dataclasses.fields(cls)}
+        tables = [f.name for f in dataclasses.fields(cls)]
+        unknown = set(content).difference(tables)
         if unknown:
-            raise ConfigError(
-                f"the recipe has an unknown table [{sorted(unknown)[0]}]: it knows model, data, optimizer, schedule, run"
-            )
+            raise ConfigError(f"the recipe has an unknown table [{sorted(unknown)[0]}]: it knows {', '.join(tables)}")
         model = content.get("model", {})
         if not isinstance(model, dict):
             raise ConfigError("[model] must be a table")
