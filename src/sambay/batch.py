@@ -18,7 +18,7 @@ from sambay.errors import PromptError
 __all__ = ["Batch", "Group", "Ragged"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Sequences of similar length, to be computed together as one padded rectangle.
 
@@ -123,7 +123,7 @@ class Ragged:
         return tuple(out)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Packed tokens with their places.
 

@@ -137,13 +137,14 @@ class SambaYConfig:
             raise ConfigError(f"norm_type is {self.norm_type!r}: it must be 'layernorm' or 'rmsnorm'")
         if self.torch_dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"torch_dtype is {self.torch_dtype!r}: it must be float32, bfloat16 or float16")
-        for name, ids in (("bos", self.bos_token_id), ("eos", self.eos_token_id), ("pad", self.pad_token_id)):
-            for token in ids if isinstance(ids, tuple) and name == "eos" else (ids,):
-                whole = isinstance(token, int) and not isinstance(token, bool)
-                if token is not None and not (whole and 0 <= token < self.vocab_size):
-                    raise ConfigError(
-                        f"{name}_token_id is {token!r}: it must be a token id below vocab_size {self.vocab_size}"
-                    )
+        tokens = [("bos", self.bos_token_id), ("pad", self.pad_token_id)]
+        ends = self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
+        for name, token in [*tokens, *(("eos", end) for end in ends)]:
+            whole = isinstance(token, int) and not isinstance(token, bool)
+            if token is not None and not (whole and 0 <= token < self.vocab_size):
+                raise ConfigError(
+                    f"{name}_token_id is {token!r}: it must be a token id below vocab_size {self.vocab_size}"
+                )
 
     @property
     def d_inner(self) -> int:

@@ -468,7 +468,7 @@ class SambaY(nn.Module):
             elif role is LayerRole.FULL:  # the border: all tokens give keys and values, the rest falls away
                 mixed, view = mixer.share(block.normed(hidden), batch, None if state is None else state.shared)
                 if mixed is None:  # in the middle of prompts: nothing is asked
-                    return hidden.new_empty(0, self.config.vocab_size, dtype=self.dtype)
+                    return torch.empty(0, self.config.vocab_size, dtype=self.dtype, device=hidden.device)
                 if batch.rows is not None:
                     assert memory is not None
                     hidden, memory = hidden[batch.rows], memory[batch.rows]

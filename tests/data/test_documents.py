@@ -127,14 +127,11 @@ def test_steps_resume_anywhere_with_the_same_documents(tokens, longest, shapes):
 
 
 def test_documents_are_cut(source):
-    whole = [document for documents, _ in take(source, 0, 2000, 10**6, 3) for document in documents]
-    limit = sorted(len(document.ids) for document in whole)[len(whole) // 2]
-    cut = [document for documents, _ in take(source, 0, 2000, limit, 3) for document in documents]
-    by_start = {document.ids[:20]: document for document in whole}
-    assert max(len(document.ids) for document in cut) == limit
-    for document in cut:
-        if document.ids[:20] in by_start:
-            assert document.ids == by_start[document.ids[:20]].ids[:limit]
+    whole = [source(index) for index in range(200)]
+    limit = sorted(len(document.ids) for document in whole)[100]
+    cut = [document.ids for documents, _ in take(source, 0, 2000, limit, 5) for document in documents]
+    assert max(map(len, cut)) == limit
+    assert cut == [document.ids[:limit] for document in whole if document.prompt_length < limit][: len(cut)]
 
 
 def test_prompts_that_fill_everything(source):

@@ -12,7 +12,8 @@ from sambay.model import SambaY
 from sambay.tokenizer import Tokenizer
 from sambay.train.vocabulary import write_tokenizer
 
-WORDS = "the cat sat on a mat and so did seven dogs who thought about häuser 你好 🙂".split()
+TEXT = "the cat sat on a mat and so did seven dogs who thought about häuser 你好 🙂"
+WORDS = TEXT.split()
 TEXTS = [f"{WORDS[i % 16]} {WORDS[i * 7 % 16]} {i * 37} = {i}." for i in range(300)]
 CONTEXT = 256
 

@@ -207,7 +207,7 @@ def test_extreme_temperatures(temperature):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("values", [{"temperature": 0}, {}, {"top_p": 0.5}, {"top_k": 2}])
 def test_logits_that_are_not_finite_are_an_error(bad, values):
-    with pytest.raises(SambaYError, match="largest logit is (nan|inf)"):
+    with pytest.raises(SambaYError, match=r"largest logit is (nan|inf)"):
         draw(torch.tensor([0.0, bad, 1.0]), SamplingParams(**values), 0)
 
 
@@ -225,9 +225,7 @@ def test_top_logprobs(count, dtype):
     for token in (order[0], order[5], order[-1]):
         got = top_logprobs(logits, token, count)
         assert next(iter(got)) == token
-        assert {i: lp.logprob for i, lp in got.items()} == pytest.approx(
-            {i: float(expected[i]) for i in got}, abs=1e-5
-        )
+        assert {i: lp.logprob for i, lp in got.items()} == pytest.approx({i: float(expected[i]) for i in got}, abs=1e-5)
         assert got[token].rank == int((expected > expected[token]).sum()) + 1
         best = [lp.logprob for lp in got.values() if lp.rank <= count]
         assert len(best) >= min(count, 30)

@@ -74,7 +74,10 @@ def test_recipes_that_we_ship(path):
             for v in ([0.9], [0.9, 1.0], [-0.1, 0.9], ["a", "b"], 0.9, [0.9, 0.9, 0.9])
         ],
         ({"schedule": {"steps": 0}}, "schedule.steps is 0"),
-        ({"schedule": {"steps": 10, "warmup": 11, "decay": 0}}, "schedule.warmup is 11: it must be from 0 to steps, 10"),
+        (
+            {"schedule": {"steps": 10, "warmup": 11, "decay": 0}},
+            "schedule.warmup is 11: it must be from 0 to steps, 10",
+        ),
         ({"schedule": {"steps": 10, "warmup": 1, "decay": 11}}, "schedule.decay is 11"),
         ({"schedule": {"steps": 10, "warmup": -1, "decay": 0}}, "schedule.warmup is -1"),
         *[
