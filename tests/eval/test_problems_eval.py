@@ -23,16 +23,18 @@ class FakeEngine:
     def __init__(self, reply):
         self.reply, self.waiting, self.aborted, self.params = reply, [], [], []
 
-    def add(self, text, ids, params):
+    def add(self, text, ids, params, *, on_event):
         self.params.append(params)
         answer, finish = self.reply(text)
         output = CompletionOutput(0, text=answer, token_ids=[1] * 10, finish_reason=finish, answer=answer)
-        self.waiting.append(RequestOutput(str(len(self.params)), text, ids, [output]))
-        return self.waiting[-1]
+        self.waiting.append((RequestOutput(str(len(self.params)), text, ids, [output]), on_event))
+        return self.waiting[-1][0]
 
     def step(self):
-        output = self.waiting.pop()
-        return [StreamEvent(0, 1, "", (), None, output), StreamEvent(0, 1, "", (), "stop", output)]
+        output, on_event = self.waiting.pop()
+        on_event(StreamEvent(0, 1, "", (), None, output))
+        output.finished = True
+        on_event(StreamEvent(0, 1, "", (), "stop", output))
 
     def abort(self, request_id):
         self.aborted.append(request_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sambay.data.problems import FAMILIES, Problem, boxed, problem_at, same_answer
-from sambay.engine import LLM, CompletionOutput, SamplingParams
+from sambay.engine import LLM, CompletionOutput, RequestOutput, SamplingParams, StreamEvent
 from sambay.errors import ConfigError, PromptError
 
 __all__ = ["Attempt", "Report", "Score", "check_families", "evaluate_problems"]
@@ -153,30 +153,36 @@ def evaluate_problems(
     if count < 1:
         raise ConfigError(f"count is {count}: it must be 1 or more problems")
     check_families(families or ())
-    if llm.tokenizer is None:
+    tokenizer = llm.tokenizer
+    if tokenizer is None:
         raise PromptError(f"{llm.directory} has no tokenizer, so it cannot be asked anything")
     shares = dict.fromkeys(families, 1.0) if families else None
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-    engine = llm.engine
-    problems: dict[str, tuple[int, Problem]] = {}
     attempts: dict[int, Attempt] = {}
-    try:
-        for index in range(count):
-            problem = problem_at(seed, index, "test", shares)
-            messages = [{"role": "user", "content": problem.question}]
-            text, ids = llm.tokenizer.render_chat(messages), llm.tokenizer.encode_chat(messages)
-            problems[engine.add(text, ids, params).request_id] = (index, problem)
-        while problems:
-            for event in engine.step():
-                if not event.finish_reason:
-                    continue
-                index, problem = problems.pop(event.output.request_id)
+    outputs: list[RequestOutput] = []
+
+    def ask(index: int) -> None:
+        problem = problem_at(seed, index, "test", shares)
+        messages = [{"role": "user", "content": problem.question}]
+
+        def on_event(event: StreamEvent) -> None:
+            if event.finish_reason:
                 attempts[index] = _grade(problem, event.output.outputs[0])
                 if on_done is not None:
                     on_done(attempts[index])
+
+        text, ids = tokenizer.render_chat(messages), tokenizer.encode_chat(messages)
+        outputs.append(llm.engine.add(text, ids, params, on_event=on_event))
+
+    try:
+        for index in range(count):
+            ask(index)
+        while len(attempts) < count:
+            llm.engine.step()
     finally:
-        for request_id in problems:
-            engine.abort(request_id)
+        for output in outputs:
+            if not output.finished:
+                llm.engine.abort(output.request_id)
     return Report(seed, tuple(attempts[index] for index in range(count)))
 
 
