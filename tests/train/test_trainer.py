@@ -371,3 +371,18 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path, monkeypatch, ba
 def test_a_vocabulary_that_is_too_small(tmp_path):
     with pytest.raises(ConfigError, match="vocab_size is 100"):
         Trainer(make(data__vocab_size=100), tmp_path)
+
+
+def test_saving_leaves_what_a_person_put_beside_it(tmp_path):
+    trainer = Trainer(make(), tmp_path)
+    steps = trainer.steps()
+    next(steps)
+    trainer.save()
+    for name in ("checkpoint-best", "checkpoint-1-backup"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-7").write_text("a file, none of ours")
+    next(steps)
+    assert trainer.save() == latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    steps.close()
+    left = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert left == ["checkpoint-1-backup", "checkpoint-2", "checkpoint-7", "checkpoint-best"]

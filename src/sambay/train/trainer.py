@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -279,7 +279,7 @@ class Trainer:
                 moments[f"{key}:{name}"] = value
         atomic_write(partial / _OPTIMIZER, lambda path: save_file(moments, path))
         atomic_write(partial / _PROGRESS, json.dumps({"step": self.step, "index": self.index}).encode())
-        earlier = list(self.directory.glob("checkpoint-*"))
+        earlier = [path for _, path in _checkpoints(self.directory)]
         partial.rename(target)
         for path in earlier:
             shutil.rmtree(path)
@@ -337,9 +337,11 @@ def write_generation_config(tokenizer: Tokenizer, directory: Path) -> None:
 
 def latest_checkpoint(directory: Path) -> Path | None:
     """The checkpoint of the most steps in a run directory, or None."""
-    found = [
-        (int(path.name.removeprefix("checkpoint-")), path)
-        for path in islice(directory.glob("checkpoint-*"), 1000)
-        if path.name.removeprefix("checkpoint-").isdigit()
-    ]
+    found = _checkpoints(directory)
     return max(found)[1] if found else None
+
+
+def _checkpoints(directory: Path) -> list[tuple[int, Path]]:
+    """Steps and directories of the run's own checkpoints; what a person named `checkpoint-best` is none."""
+    named = [(re.fullmatch(r"checkpoint-([0-9]+)", path.name), path) for path in directory.glob("checkpoint-*")]
+    return [(int(match[1]), path) for match, path in named if match and path.is_dir()]
