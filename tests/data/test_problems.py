@@ -25,6 +25,8 @@ from sambay.data.problems import (
     smalltalk_at,
     split_of,
 )
+from sambay.data.problems.base import Dice
+from sambay.data.problems.wording import as_typed
 from sambay.data.problems.work import Work
 
 SEED = 2024
@@ -151,7 +153,7 @@ def relations(line: str, letters: dict[str, Fraction]) -> Iterator[bool]:
 
 F = Fraction
 # The answer of every kind from the numbers of its key, written without a look at the solutions.
-ANSWERS: dict[str, Callable[..., Fraction | int]] = {
+ANSWERS: dict[str, Callable[..., Fraction | int | str]] = {
     "arithmetic/add": lambda a, b: a + b,
     "arithmetic/add_3": lambda a, b, c: a + b + c,
     "arithmetic/sub": lambda a, b: a - b,
@@ -159,6 +161,9 @@ ANSWERS: dict[str, Callable[..., Fraction | int]] = {
     "arithmetic/div": F,
     "arithmetic/remainder": lambda a, b: a % b,
     "arithmetic/quotient": lambda a, b: a // b,
+    "arithmetic/power": lambda a, b: a**b,
+    "arithmetic/root": lambda a: next(n for n in range(200) if n * n == a),
+    "arithmetic/by_zero": lambda a: "undefined",
     "fractions/add": lambda a, b, c, d: F(a, b) + F(c, d),
     "fractions/sub": lambda a, b, c, d: F(a, b) - F(c, d),
     "fractions/mul": lambda a, b, c, d: F(a, b) * F(c, d),
@@ -176,6 +181,11 @@ ANSWERS: dict[str, Callable[..., Fraction | int]] = {
     "equations/both": lambda a, b, c, d: F(d - b, a - c),
     "equations/brackets": lambda a, b, c: F(c, a) - b,
     "equations/quotient": lambda a, b, c: (c - b) * a,
+    "equations/minus": lambda a, b: a - b,
+    "equations/collect": lambda a, c, b, d: F(d - b, a + c),
+    "equations/expand": lambda a, b, e, c, d: F(d - e - a * b, a - c),
+    "equations/never": lambda a, b, d: "all numbers" if b == d else "no solution",
+    "equations/zero": lambda b: "no solution" if b else "all numbers",
     "percentages/of": lambda p, n: F(p, 100) * n,
     "percentages/increase": lambda p, n: n * (1 + F(p, 100)),
     "percentages/decrease": lambda p, n: n * (1 - F(p, 100)),
@@ -269,14 +279,24 @@ def numbers_of(key: str) -> list[int]:
     return [int(number) for number in key.partition(":")[2].split(",")]
 
 
-def expected(problem: Problem) -> Fraction:
+def expected(problem: Problem) -> Fraction | str:
     kind, _, rest = problem.key.partition(":")
     if kind == "order_of_operations/value":
         return evaluate(rest)
-    return Fraction(ANSWERS[kind](*numbers_of(problem.key)))
+    answer = ANSWERS[kind](*numbers_of(problem.key))
+    return answer if isinstance(answer, str) else Fraction(answer)
 
 
-def in_tex(value: Fraction) -> str:
+def value_of(problem: Problem) -> Fraction:
+    """The answer of a problem that has a number for an answer."""
+    value = expected(problem)
+    assert isinstance(value, Fraction)
+    return value
+
+
+def in_tex(value: Fraction | str) -> str:
+    if isinstance(value, str):
+        return value
     if value.denominator == 1:
         return str(value.numerator)
     return f"{'-' * (value < 0)}\\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
@@ -284,11 +304,33 @@ def in_tex(value: Fraction) -> str:
 
 def letters_of(problem: Problem) -> dict[str, Fraction]:
     """The variable of an equation stands for the solution in every line."""
-    if problem.family != "equations":
+    if problem.family != "equations" or problem.key.startswith(IN_WORDS):
         return {}
     letter = re.search(r"([a-z]) = \\boxed", problem.reply)
     assert letter, problem
-    return {letter[1]: expected(problem)}
+    return {letter[1]: value_of(problem)}
+
+
+SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+WORDS = {word: str(n) for n, word in enumerate(SMALL)} | {word: str(10 * n) for n, word in enumerate(TENS, 2)}
+
+
+def plain(question: str) -> str:
+    """Undo the habits of typing: the question in small letters, in digits and in our own signs."""
+    text = question.removeprefix(INSTRUCTION).lower()
+    for typed, sign in (("−", "-"), ("·", "×"), ("\\times", "×"), ("\\cdot", "×"), ("²", "^2"), ("³", "^3")):
+        text = text.replace(typed, sign)
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    text = re.sub(r"(?<=[\d)]) ?(?=\()", "×", text)
+    text = re.sub(rf"\b({'|'.join(TENS)})-([a-z]+)\b", lambda m: str(int(WORDS[m[1]]) + int(WORDS[m[2]])), text)
+    return re.sub(r"\b[a-z]+\b", lambda m: WORDS.get(m[0], m[0]), text)
+
+
+IN_WORDS = ("equations/never", "equations/zero", "arithmetic/by_zero")
 
 
 class TestSequence:
@@ -374,7 +416,9 @@ class TestSolutions:
     def test_every_line_is_true(self) -> None:
         checked = 0
         for problem in sample():
-            letters, result = letters_of(problem), expected(problem)
+            if problem.key.startswith(IN_WORDS):
+                continue
+            letters, result = letters_of(problem), value_of(problem)
             reply = re.sub(r"\\boxed\{(.*)\}", r"\1", problem.reply).rstrip(".")
             reply = re.sub(r"^(So|The solution is) ", "", reply)
             for line in [*problem.thinking.split("\n"), reply]:
@@ -413,7 +457,9 @@ class TestSolutions:
     def test_steps_end_in_the_answer(self) -> None:
         for problem in sample():
             last = problem.thinking.split("\n")[-1]
-            if problem.key.startswith(("fractions/compare", "arithmetic/remainder", "arithmetic/quotient")):
+            if problem.key.startswith(
+                ("fractions/compare", "arithmetic/remainder", "arithmetic/quotient", "arithmetic/root", *IN_WORDS)
+            ):
                 continue
             if problem.key.startswith("word_problems/share_rest"):
                 rest = re.search(r" rest (\d+)$", last)
@@ -482,10 +528,12 @@ class TestWording:
         for problem in [*train(), *test_set()]:
             if problem.family == "order_of_operations":
                 continue
-            asked = Counter(int(n) for n in re.findall(r"\d+", problem.question))
+            asked = Counter(int(n) for n in re.findall(r"\d+", plain(problem.question)))
             # Of an equation 1x and + 0 are not written.
             needed = Counter(abs(n) for n in numbers_of(problem.key) if problem.family != "equations" or abs(n) > 1)
-            # A square names its number once.
+            # A square names its number once, a cube its exponent not at all.
+            if problem.key.startswith("arithmetic/power"):
+                needed = Counter(numbers_of(problem.key)[:1])
             if problem.key.startswith("arithmetic/mul") and len(needed) == 1:
                 needed = Counter(set(needed))
             assert needed <= asked, problem
@@ -495,7 +543,7 @@ class TestWording:
         for problem in train():
             if problem.family != "order_of_operations":
                 continue
-            typed = max(re.findall(r"[0-9(][0-9+\-*x×÷/^() ]*[0-9)]", problem.question), key=len)
+            typed = max(re.findall(r"[0-9(][0-9+\-*x×÷/^() ]*[0-9)]", plain(problem.question)), key=len)
             typed = re.sub("[*x]", "×", typed).replace("/", " ÷ ")
             assert evaluate(typed) == expected(problem), problem
             seen += 1
@@ -503,12 +551,12 @@ class TestWording:
 
     def test_typed_equations_have_the_solution(self) -> None:
         for problem in train():
-            if problem.family != "equations":
+            if problem.family != "equations" or problem.key.startswith(IN_WORDS):
                 continue
             ((letter, solution),) = letters_of(problem).items()
             v = rf"(?<![a-z]){letter}(?![a-z])"
             any_ = rf"(?:[-+*×/(). 0-9]|{v})"
-            found = re.search(rf"(?:[-(0-9]|{v}){any_}*=(?!\s*\?){any_}*(?:[0-9)]|{v})", problem.question)
+            found = re.search(rf"(?:[-(0-9]|{v}){any_}*=(?!\s*\?){any_}*(?:[0-9)]|{v})", plain(problem.question))
             assert found, problem
             left, right = found[0].replace("*", "×").split("=")
             # "3t = 9 t": a word of one letter behind the equation is no factor.
@@ -555,3 +603,37 @@ class TestSmalltalk:
             assert talk.thinking
         assert len({talk.key for talk in talks}) >= 6
         assert len({talk.question for talk in talks}) > 150
+
+
+class TestTyping:
+    """The habits of typing change how a question looks, never what it says."""
+
+    @pytest.mark.parametrize(
+        "question",
+        [
+            "12345 - 1204 = ?",
+            "What is 72?",
+            "Solve 3(x - 4) = 2x + 1300",
+            "6 × (5 - 2) × 3^2 + 2^3",
+            "Add 14 and 5.",
+            INSTRUCTION + "Ann has 7 pens and buys 15 more. How many pens has Ann now?",
+            "Take 20% of 15 and 3/4 of 1.5 away",
+        ],
+    )
+    def test_meaning_stays(self, question: str) -> None:
+        seen = set()
+        for index in range(600):
+            typed = as_typed(Dice(index), question)
+            seen.add(typed)
+            assert typed.startswith(INSTRUCTION) == question.startswith(INSTRUCTION)
+            meant = plain(question).rstrip(".").replace(" ", "")
+            assert meant in plain(typed).replace(" ", "")
+        assert len(seen) > 10
+        assert question in seen
+
+    def test_numbers_inside_of_others_keep_their_digits(self) -> None:
+        typed = {
+            as_typed(Dice(index), "A 3.5 m rope costs $12 and 1/2 of it 3x or 25% less, 7th, B12")
+            for index in range(2000)
+        }
+        assert not any(word in text for text in typed for word in ("three", "five", "twelve", "half", "two", "seven"))

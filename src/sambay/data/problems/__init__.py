@@ -31,7 +31,7 @@ from sambay.data.problems import (
 from sambay.data.problems.answers import boxed, same_answer
 from sambay.data.problems.base import Dice, Draft, Kind, Problem, Split, Weighted, split_of
 from sambay.data.problems.smalltalk import smalltalk_at
-from sambay.data.problems.wording import ALPHABET, INSTRUCTION
+from sambay.data.problems.wording import ALPHABET, INSTRUCTION, as_typed
 
 __all__ = [
     "ALPHABET",
@@ -114,4 +114,4 @@ def problem_at(seed: int, index: int, split: str, families: Mapping[str, float] 
     while split_of((drawn := draft(dice)).key) != split:
         pass
     text = drawn.write()
-    return Problem(family, text.question, text.thinking, text.reply, text.answer, drawn.key)
+    return Problem(family, as_typed(dice, text.question), text.thinking, text.reply, text.answer, drawn.key)

@@ -15,6 +15,8 @@ Example::
 
 from __future__ import annotations
 
+from math import isqrt
+
 from sambay.data.problems.base import Dice, Kind, Numbers, Written
 from sambay.data.problems.wording import ask, ask_expression, typed, written
 from sambay.data.problems.work import Work, signed
@@ -159,6 +161,45 @@ _SQUARE = (
     "Square of {a}",
     "{a} to the power 2",
 )
+_CUBE = (
+    "{a}^3",
+    "What is {a}^3?",
+    "What is {a} cubed?",
+    "{a} cubed",
+    "Cube {a}.",
+    "Find the cube of {a}.",
+    "What is the cube of {a}?",
+    "Calculate {a}^3.",
+    "What is {a} to the power of 3?",
+)
+_POWER = (
+    "{a}^{n}",
+    "{a} ^ {n}",
+    "{a}**{n}",
+    "{a}^{n} = ?",
+    "What is {a}^{n}?",
+    "Calculate {a}^{n}.",
+    "Compute {a}^{n}.",
+    "Evaluate {a}^{n}.",
+    "How much is {a}^{n}?",
+    "What is {a} to the power of {n}?",
+    "What is {a} to the power {n}?",
+    "{a} to the power of {n}",
+    "Raise {a} to the power of {n}.",
+    "What is {a} raised to the power of {n}?",
+)
+_ROOT = (
+    "What is the square root of {a}?",
+    "square root of {a}",
+    "Square root of {a}",
+    "sqrt({a})",
+    "sqrt {a}",
+    "What is sqrt({a})?",
+    "Find the square root of {a}.",
+    "Calculate the square root of {a}.",
+    "Which number squared is {a}?",
+    "What number times itself is {a}?",
+)
 _REPLIES = ("{e} = {box}",)
 _SUM = (*_REPLIES, *_REPLIES, "The sum is {box}.")
 _DIFFERENCE = (*_REPLIES, *_REPLIES, "The result is {box}.")
@@ -222,7 +263,7 @@ def _draw_mul(dice: Dice) -> Numbers:
     elif level == 1:
         a, b = dice.digits(2 if dice.chance(0.7) else 3), dice.between(2, 9)
     else:
-        a, b = dice.pick(((2, 2), (2, 2), (2, 2), (3, 2), (3, 1), (4, 1)))
+        a, b = dice.pick(((2, 2), (2, 2), (2, 2), (2, 2), (3, 2), (3, 2), (3, 1), (4, 1), (4, 2), (3, 3)))
         a, b = dice.digits(a), dice.digits(b)
     return (a, b) if dice.chance(0.7) else (b, a)
 
@@ -235,12 +276,31 @@ def _draw_div(dice: Dice) -> Numbers:
     if level == 1:
         return divisor * dice.digits(2), divisor
     if dice.chance(0.7):
-        return divisor * dice.digits(3), divisor
+        return divisor * dice.digits(3 if dice.chance(0.8) else 4), divisor
     if dice.chance(0.4):
         divisor *= dice.pick((10, 100))
         return divisor * dice.digits(2), divisor
     divisor = dice.pick((11, 12, 13, 14, 15, 16, 18, 24, 25))
     return divisor * dice.between(3, 60), divisor
+
+
+def _draw_power(dice: Dice) -> Numbers:
+    # The square is a product, whose key it shares.
+    base = dice.between(2, 10)
+    if dice.chance(0.45):
+        return base if dice.chance(0.8) else dice.between(11, 20), 3
+    if base == 10:
+        return base, dice.between(3, 6)
+    # Results of at most four digits.
+    return base, dice.between(3, (0, 0, 12, 8, 6, 5, 5, 4, 4, 4)[base])
+
+
+def _draw_root(dice: Dice) -> Numbers:
+    return ((dice.between(1, 20) if dice.chance(0.9) else 10 * dice.between(2, 9)) ** 2,)
+
+
+def _draw_by_zero(dice: Dice) -> Numbers:
+    return (dice.digits(dice.pick((1, 1, 2, 2, 3))) if dice.chance(0.9) else 0,)
 
 
 def _draw_rest(dice: Dice) -> Numbers:
@@ -305,6 +365,29 @@ def _div(dice: Dice, numbers: Numbers) -> Written:
     return written(dice, work, ask_expression(dice, e, _DIV, a=a, b=b), result, _REPLIES, e=e)
 
 
+def _power(dice: Dice, numbers: Numbers) -> Written:
+    a, n = numbers
+    work = Work()
+    named = _CUBE if n == 3 and dice.chance(0.5) else _POWER
+    return written(dice, work, ask(dice, named, a=a, n=n), work.power(a, n), (f"{a}^{n} = {{box}}",))
+
+
+def _root(dice: Dice, numbers: Numbers) -> Written:
+    (a,) = numbers
+    work = Work()
+    root = isqrt(a)
+    work.say(f"{root} × {root} = {a}")
+    return written(dice, work, ask(dice, _ROOT, a=a), root, ("The square root is {box}.",))
+
+
+def _by_zero(dice: Dice, numbers: Numbers) -> Written:
+    (a,) = numbers
+    work = Work()
+    work.say(f"No number × 0 is {a}." if a else "Every number × 0 is 0.")
+    question = ask_expression(dice, f"{a} ÷ 0", _DIV[:-1], a=a, b=0)
+    return written(dice, work, question, "undefined", ("Division by 0 is {box}.",))
+
+
 def _remainder(dice: Dice, numbers: Numbers) -> Written:
     a, b = numbers
     work = Work()
@@ -327,6 +410,9 @@ KINDS = (
     Kind("sub", 24, _draw_sub, _sub),
     Kind("mul", 24, _draw_mul, _mul, symmetric=True),
     Kind("div", 14, _draw_div, _div),
+    Kind("power", 3, _draw_power, _power),
+    Kind("root", 1.5, _draw_root, _root),
+    Kind("by_zero", 0.7, _draw_by_zero, _by_zero),
     Kind("remainder", 5, _draw_rest, _remainder),
     Kind("quotient", 3, _draw_rest, _quotient),
 )

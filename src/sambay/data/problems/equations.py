@@ -17,13 +17,14 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import gcd
 from typing import Final
 
 from sambay.data.problems.base import Dice, Kind, Numbers, Written
 from sambay.data.problems.wording import ask, typed, written
-from sambay.data.problems.work import Work
+from sambay.data.problems.work import Work, signed
 
 # No letter that is read as a digit or a sign; x as often as all others together.
 _LETTERS: Final = "xxxxxxxxyyzznnabmtkpw"
@@ -91,12 +92,20 @@ def _turned(dice: Dice, factor: int, letter: str, constant: int) -> str:
     return _side(factor, letter, constant)
 
 
-def _finish(dice: Dice, work: Work, letter: str, left: str, right: str, solution: Fraction | int) -> Written:
+def _finish(
+    dice: Dice,
+    work: Work,
+    letter: str,
+    left: str,
+    right: str,
+    solution: Fraction | int | str,
+    replies: Sequence[str] = _REPLIES,
+) -> Written:
     """Ask for the solution of the equation of two sides as they shall be typed."""
     if dice.chance(0.08):
         left, right = right, left
     question = ask(dice, _ASK, e=typed(dice, f"{left} = {right}", letters=True), v=letter)
-    return written(dice, work, question, solution, _REPLIES, v=letter)
+    return written(dice, work, question, solution, replies, v=letter)
 
 
 def _drop(work: Work, factor: int, letter: str, constant: int, right: int) -> int:
@@ -147,6 +156,44 @@ def _draw_plus(dice: Dice) -> Numbers:
     level = dice.level()
     a = _shift(dice, level) * (1 if level < 2 else dice.pick((1, 1, 5, 7)))
     return a, a + _solution(dice, level)
+
+
+def _draw_minus(dice: Dice) -> Numbers:
+    level = dice.level()
+    a = dice.between(1, (10, 40, 200)[level])
+    return a, a - _solution(dice, level)
+
+
+def _draw_collect(dice: Dice) -> Numbers:
+    level = dice.level()
+    while True:
+        a, c = dice.between(1, (5, 9, 12)[level]), dice.between(1, (4, 6, 9)[level])
+        c = -c if dice.chance(0.35) else c
+        if a + c > 0:
+            break
+    b = 0 if dice.chance(0.4) else _shift(dice, level)
+    return a, c, b, (a + c) * _solution(dice, min(level, 1)) + b
+
+
+def _draw_expand(dice: Dice) -> Numbers:
+    """a(x + b) + e = cx + d, where either c or e is 0."""
+    level = dice.level()
+    a, b = dice.between(2, (4, 6, 9)[level]), _shift(dice, 0)
+    c = dice.between(1, 9) if dice.chance(0.7) else 0
+    # Without a second unknown a constant stays beside the brackets, or they would simply be divided away.
+    c, e = (0, dice.between(1, 20) * (-1 if dice.chance(0.4) else 1)) if c in (0, a) else (c, 0)
+    x = _solution(dice, min(level, 1))
+    return a, b, e, c, a * (x + b) + e - c * x
+
+
+def _draw_never(dice: Dice) -> Numbers:
+    a = dice.between(1, 9)
+    b, d = dice.between(-20, 20), dice.between(-20, 20)
+    return a, b, b if dice.chance(0.4) else d
+
+
+def _draw_zero(dice: Dice) -> Numbers:
+    return (dice.between(-30, 30),)
 
 
 def _draw_times(dice: Dice) -> Numbers:
@@ -247,6 +294,76 @@ def _brackets(dice: Dice, numbers: Numbers) -> Written:
     return _finish(dice, work, v, f"{a}({_turned(dice, 1, v, b)})", str(c), solution)
 
 
+def _minus(dice: Dice, numbers: Numbers) -> Written:
+    a, b = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    work.say(f"{a} - {v} = {b}")
+    work.say(f"{v} = {a} - {signed(b)}")
+    solution = work.sub(a, b)
+    work.say(f"{v} = {solution}")
+    return _finish(dice, work, v, f"{a} - {v}" if dice.chance(0.7) else f"-{v} + {a}", str(b), solution)
+
+
+def _collect(dice: Dice, numbers: Numbers) -> Written:
+    a, c, b, d = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    second = f"{'+' if c > 0 else '-'} {_term(abs(c), v)}"
+    tail = f" + {b}" if b > 0 else f" - {-b}" if b < 0 else ""
+    left = f"{_term(a, v)} {second}{tail}" if dice.chance(0.6) else f"{_term(a, v)}{tail} {second}"
+    work.say(f"{left} = {d}")
+    factor = work.add(a, c) if c > 0 else work.sub(a, -c)
+    work.say(f"{_side(factor, v, b)} = {d}")
+    solution = _isolate(work, factor, v, _drop(work, factor, v, b, d))
+    return _finish(dice, work, v, left, str(d), solution)
+
+
+def _expand(dice: Dice, numbers: Numbers) -> Written:
+    a, b, e, c, d = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    tail = f" + {e}" if e > 0 else f" - {-e}" if e < 0 else ""
+    right = _side(c, v, d) if c else str(d)
+    work.say(f"{a}({_side(1, v, b)}){tail} = {right}")
+    work.say("Expand:")
+    constant = work.mul(a, b)
+    if e:
+        work.say(f"{a}{v}{f' + {constant}' if constant > 0 else f' - {-constant}'}{tail} = {right}")
+        constant = work.add(constant, e)
+    work.say(f"{_side(a, v, constant)} = {right}")
+    factor = a
+    if c:
+        work.say(f"Subtract {_term(c, v)} from both sides:")
+        factor = work.sub(a, c)
+        work.say(f"{_side(factor, v, constant)} = {d}")
+    solution = _isolate(work, factor, v, _drop(work, factor, v, constant, d))
+    asked = _turned(dice, c, v, d) if c else right
+    return _finish(dice, work, v, f"{a}({_turned(dice, 1, v, b)}){tail}", asked, solution)
+
+
+def _never(dice: Dice, numbers: Numbers) -> Written:
+    a, b, d = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    left, right = _side(a, v, b), _side(a, v, d)
+    work.say(f"{left} = {right}")
+    work.say(f"Subtract {_term(a, v)} from both sides:")
+    return _without_unknown(dice, work, v, left, right, b, d)
+
+
+def _zero(dice: Dice, numbers: Numbers) -> Written:
+    (b,) = numbers
+    v, work = dice.pick(_LETTERS), Work()
+    work.say(f"0{v} = {b}")
+    return _without_unknown(dice, work, v, f"0{v}", str(b), 0, b)
+
+
+def _without_unknown(dice: Dice, work: Work, v: str, left: str, right: str, b: int, d: int) -> Written:
+    """Finish an equation whose unknown is gone, so that b = d is left."""
+    if b == d:
+        work.say(f"{b} is {d}, whatever {v} is.")
+        return _finish(dice, work, v, left, right, "all numbers", ("The solution: {box}.",))
+    work.say(f"{b} is not {d}, whatever {v} is.")
+    return _finish(dice, work, v, left, right, "no solution", ("There is {box}.",))
+
+
 def _quotient(dice: Dice, numbers: Numbers) -> Written:
     a, b, c = numbers
     v, work = dice.pick(_LETTERS), Work()
@@ -264,6 +381,11 @@ KINDS = (
     Kind("times", 16, _draw_times, _times),
     Kind("linear", 28, _draw_linear, _linear),
     Kind("both", 18, _draw_both, _both),
+    Kind("minus", 8, _draw_minus, _minus),
+    Kind("collect", 8, _draw_collect, _collect),
     Kind("brackets", 11, _draw_brackets, _brackets),
+    Kind("expand", 9, _draw_expand, _expand),
+    Kind("never", 1.5, _draw_never, _never),
+    Kind("zero", 0.4, _draw_zero, _zero),
     Kind("quotient", 12, _draw_quotient, _quotient),
 )

@@ -16,7 +16,7 @@ Example::
     The value is \boxed{14}.
 
 An expression is a tree: a number or a letter of a shape, a `Sum` of signed terms, a `Product` of factors and
-divisors, or a `Square`. A sum inside of anything, and a product inside of a product or a square, stands in
+divisors, or a `Power`. A sum inside of anything, and a product inside of a product or a power, stands in
 brackets.
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sambay.data.problems.base import Dice, Draft, Written
+from sambay.data.problems.base import Dice, Draft, Weighted, Written
 from sambay.data.problems.wording import BARE, EXPRESSION, ask, typed, written
 from sambay.data.problems.work import Work, signed
 
@@ -47,13 +47,14 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class Square:
-    """The square of its base."""
+class Power:
+    """Its base to the exponent 2 or 3."""
 
     base: Node
+    exponent: int
 
 
-Node = int | str | Sum | Product | Square
+Node = int | str | Sum | Product | Power
 
 # Shapes by difficulty. Letters become numbers: small ones under × and ÷, larger ones as terms of a sum.
 _SHAPES: Final = (
@@ -61,7 +62,7 @@ _SHAPES: Final = (
         "a + b × c|a × b + c|a - b × c|a × b - c|(a + b) × c|(a - b) × c|a × (b + c)|a × (b - c)|a - (b + c)"
         "|a - (b - c)|a - b + c|a + b - c|a - b - c|a ÷ b + c|a + b ÷ c|a - b ÷ c|a ÷ b - c|a ÷ b × c"
         "|a × b ÷ c|(a + b) ÷ c|(a - b) ÷ c|a ÷ (b + c)|a ÷ (b - c)|a × b × c|a^2 + b|a + b^2|a^2 - b"
-        "|a - b^2|(a - b)^2"
+        "|a - b^2|(a - b)^2|a^3 + b|a + b + c + d|a × b^2"
     ),
     (
         "a + b × c|a × b + c|a - b × c|a × b - c|(a + b) × c|(a - b) × c|a × (b + c)|a × (b - c)|(a + b) ÷ c"
@@ -71,6 +72,7 @@ _SHAPES: Final = (
         "|a × (b + c) - d|a + b × (c + d)|a + b × (c - d)|a - b × (c - d)|a - (b + c) × d|(a + b) ÷ c + d"
         "|a - (b + c) ÷ d|a × (b + c) ÷ d|(a + b × c) ÷ d|a × (b + c × d)|a × (b - c × d)|a - (b + c - d)"
         "|a^2 + b × c|a × b^2|a^2 + b^2|a^2 - b^2|(a + b)^2|(a + b)^2 - c|a × b - c^2|a + (b - c)^2"
+        "|(a + b) × c - d|(a + b) × c + d|(a - b) × c + d|(a - b) × c - d|a + b + c + d|a^3 - b|a × b^3|a^3 + b^2"
     ),
     (
         "a + b × c - d ÷ e|a × b + c × d - e|a × b - c × d + e|a × (b + c) - d × e|(a + b) × (c - d) + e"
@@ -99,12 +101,12 @@ def parse(text: str) -> Node:
     """Read a shape or an expression.
 
     Args:
-        text: Letters or numbers with " + ", " - ", " × ", " ÷ ", "^2" and round brackets, well formed.
+        text: Letters or numbers with " + ", " - ", " × ", " ÷ ", "^2", "^3" and round brackets, well formed.
 
     Returns:
         Its tree.
     """
-    tokens = re.findall(r"[a-z]|[0-9]+|\^2|\S", text)[::-1]
+    tokens = re.findall(r"[a-z]|\^?[0-9]+|\S", text)[::-1]
 
     def atom() -> Node:
         token = tokens.pop()
@@ -114,9 +116,8 @@ def parse(text: str) -> Node:
             tokens.pop()
         else:
             node = int(token) if token.isdigit() else token
-        if tokens and tokens[-1] == "^2":
-            tokens.pop()
-            return Square(node)
+        if tokens and tokens[-1][0] == "^":
+            return Power(node, int(tokens.pop()[1:]))
         return node
 
     def level(signs: str) -> Node:
@@ -136,8 +137,8 @@ def show(node: Node) -> str:
         case Sum(parts) | Product(parts):
             first = _operand(node, parts[0][1], leading=True)
             return first + "".join(f" {sign} {_operand(node, part)}" for sign, part in parts[1:])
-        case Square(base):
-            return f"{_operand(node, base)}^2"
+        case Power(base, exponent):
+            return f"{_operand(node, base)}^{exponent}"
         case _:
             return str(node)
 
@@ -149,8 +150,8 @@ def canonical(node: Node) -> str:
             neutral = parts[0][0]
             ordered = sorted((sign, _operand(node, part, canon=True)) for sign, part in parts)
             return "".join(f"{sign}{part}" for sign, part in ordered).removeprefix(neutral)
-        case Square(base):
-            return f"{_operand(node, base, canon=True)}^2"
+        case Power(base, exponent):
+            return f"{_operand(node, base, canon=True)}^{exponent}"
         case _:
             return str(node)
 
@@ -197,9 +198,9 @@ def value(node: Node, numbers: Mapping[str, int], top: bool = True) -> int | Non
                     return None
                 total = total * factor if sign == "×" else total // factor
             return total if total <= 5000 else None
-        case Square(base):
+        case Power(base, exponent):
             root = value(base, numbers, top=False)
-            return root * root if root and root <= 30 else None
+            return root**exponent if root and root <= (30 if exponent == 2 else 10) else None
         case str():
             return numbers[node]
         case _:
@@ -219,8 +220,7 @@ class _Shape:
     sums: tuple[tuple[str, Sum, Node], ...]
 
     @staticmethod
-    def of(text: str) -> _Shape:
-        tree = parse(text)
+    def of(tree: Node) -> _Shape:
         terms: list[str] = []
         factors: list[str] = []
         divisions: list[tuple[str, Node]] = []
@@ -240,16 +240,16 @@ class _Shape:
                         if sign == "÷" and isinstance(head, str):
                             divisions.append((head, part))
                         elif sign == "÷" and isinstance(head, Sum):
-                            letter = next(t for plus, t in head.terms if plus == "+" and isinstance(t, str))
-                            sums.append((letter, head, part))
-                case Square(base):
+                            added = [t for plus, t in head.terms if plus == "+" and isinstance(t, str)]
+                            sums.extend((letter, head, part) for letter in added[:1])
+                case Power(base):
                     walk(base, factors)
 
         walk(tree, terms)
         return _Shape(tree, tuple(terms), tuple(factors), tuple(divisions), tuple(sums))
 
 
-_LEVELS: Final = tuple(tuple(_Shape.of(text) for text in shapes.split("|")) for shapes in _SHAPES)
+_LEVELS: Final = tuple(tuple(_Shape.of(parse(text)) for text in shapes.split("|")) for shapes in _SHAPES)
 _TERM_RANGE: Final = ((1, 20), (2, 60), (5, 200))
 _FACTOR_RANGE: Final = ((2, 9), (2, 10), (2, 12))
 
@@ -263,29 +263,70 @@ def _fill(node: Node, numbers: Mapping[str, int]) -> Node:
             return Sum(tuple((sign, _fill(part, numbers)) for sign, part in parts))
         case Product(parts):
             return Product(tuple((sign, _fill(part, numbers)) for sign, part in parts))
-        case Square(base):
-            return Square(_fill(base, numbers))
+        case Power(base, exponent):
+            return Power(_fill(base, numbers), exponent)
         case _:
             return node
 
 
+# How often a free tree has each operation, and how many operations it has at each level.
+_OPERATIONS: Final = Weighted((("+", 34.0), ("-", 26.0), ("×", 30.0), ("÷", 10.0)))
+_OPERATION_COUNT: Final = ((2, 2), (2, 3), (3, 4))
+
+
+def _free_tree(dice: Dice, count: int) -> Node:
+    """Draw a tree of `count` operations of any form, so that no form is unheard of."""
+    letters = iter("abcdefgh")
+
+    def tree(count: int) -> Node:
+        if count == 0:
+            leaf = next(letters)
+            return Power(leaf, 2 if dice.chance(0.8) else 3) if dice.chance(0.05) else leaf
+        sign = _OPERATIONS.draw(dice)
+        # The left side is built first and more often the larger one, as expressions are written.
+        left_count = max(dice.below(count), dice.below(count))
+        left = tree(left_count)
+        right = tree(count - 1 - left_count)
+        if sign in "+-":
+            terms = left.terms if isinstance(left, Sum) else (("+", left),)
+            return Sum((*terms, (sign, right)))
+        factors = left.factors if isinstance(left, Product) else (("×", left),)
+        return Product((*factors, (sign, right)))
+
+    return tree(count)
+
+
+_SUM_OF_THREE: Final = parse("a + b + c")
+
+
 def _draw(dice: Dice) -> Node:
-    """Draw a shape and then numbers until they suit it."""
+    """Draw a shape, a common one or a free one, and then numbers until they suit it."""
     level = dice.level()
-    shape = dice.pick(_LEVELS[level])
-    below_zero = dice.chance(0.15)
     while True:
-        numbers = {letter: dice.between(*_TERM_RANGE[level]) for letter in shape.terms}
-        numbers |= {letter: dice.between(*_FACTOR_RANGE[level]) for letter in shape.factors}
-        if level == 2 and len(shape.factors) == 2 and not shape.divisions:
-            numbers[shape.factors[0]] = dice.between(12, 99)
-        for letter, divisor in shape.divisions:
-            numbers[letter] *= value(divisor, numbers) or 1
-        for letter, dividend, divisor in shape.sums:
-            numbers[letter] += -(value(dividend, numbers) or 0) % (value(divisor, numbers) or 1)
-        result = value(shape.tree, numbers)
-        if result is not None and (result >= 0 or below_zero):
-            return _fill(shape.tree, numbers)
+        free = dice.chance(0.4)
+        shape = _Shape.of(_free_tree(dice, dice.pick(_OPERATION_COUNT[level]))) if free else dice.pick(_LEVELS[level])
+        if shape.tree == _SUM_OF_THREE:
+            # It belongs to the family "arithmetic", and a problem has one key only.
+            continue
+        # Some free shapes have hardly any numbers that suit them: another one is drawn then.
+        for _ in range(40):
+            numbers = _numbers(dice, level, shape)
+            result = value(shape.tree, numbers)
+            if result is not None and (result >= 0 or dice.chance(0.15)):
+                return _fill(shape.tree, numbers)
+
+
+def _numbers(dice: Dice, level: int, shape: _Shape) -> dict[str, int]:
+    """Draw numbers for the letters of a shape, such that its divisions come out even where that is simple."""
+    numbers = {letter: dice.between(*_TERM_RANGE[level]) for letter in shape.terms}
+    numbers |= {letter: dice.between(*_FACTOR_RANGE[level]) for letter in shape.factors}
+    if level == 2 and len(shape.factors) == 2 and not shape.divisions:
+        numbers[shape.factors[0]] = dice.between(12, 99)
+    for letter, divisor in shape.divisions:
+        numbers[letter] *= value(divisor, numbers) or 1
+    for letter, dividend, divisor in shape.sums:
+        numbers[letter] += -(value(dividend, numbers) or 0) % (value(divisor, numbers) or 1)
+    return numbers
 
 
 def draft(dice: Dice) -> Draft:
@@ -303,7 +344,7 @@ def _write(dice: Dice, tree: Node) -> Written:
 
 
 def solve(work: Work, tree: Node) -> int:
-    """Write the steps: brackets from the inside, squares, × and ÷ from the left, + and - from the left.
+    """Write the steps: brackets from the inside, powers, × and ÷ from the left, + and - from the left.
 
     Args:
         work: Where the steps go.
@@ -331,7 +372,7 @@ def _step(work: Work, node: Node, said: str, inside: bool = False) -> tuple[Node
         if _has_brackets(child):
             done, label = _step(work, child, said, inside)
             return _replace(node, at, done), label
-    for kind in (Square, Product):
+    for kind in (Power, Product):
         for at, child in enumerate(children):
             if isinstance(child, kind):
                 done, label = _step(work, child, said, inside)
@@ -340,9 +381,8 @@ def _step(work: Work, node: Node, said: str, inside: bool = False) -> tuple[Node
     if label != said:
         work.say(label)
     match node:
-        case Square(int(base)):
-            work.say(f"{signed(base)}^2 = {base} × {signed(base)}")
-            return work.mul(base, base), label
+        case Power(int(base), exponent):
+            return work.power(base, exponent), label
         case Product(parts):
             a, sign, b = _first_two(parts)
             result = work.mul(a, b) if sign == "×" else work.divide(a, b)[0]
@@ -354,7 +394,7 @@ def _step(work: Work, node: Node, said: str, inside: bool = False) -> tuple[Node
     raise AssertionError(f"nothing left to do in {node}")
 
 
-_LABELS: Final[Mapping[type, str]] = {Square: "Squares:", Product: "× and ÷:", Sum: "+ and -:"}
+_LABELS: Final[Mapping[type, str]] = {Power: "Powers:", Product: "× and ÷:", Sum: "+ and -:"}
 
 
 def _first_two(parts: tuple[tuple[str, Node], ...]) -> tuple[int, str, int]:
@@ -369,7 +409,7 @@ def _children(node: Node) -> tuple[Node, ...]:
     match node:
         case Sum(parts) | Product(parts):
             return tuple(part for _, part in parts)
-        case Square(base):
+        case Power(base):
             return (base,)
         case _:
             return ()
@@ -385,8 +425,10 @@ def _replace(node: Node, at: int, child: Node) -> Node:
             return Sum((*parts[:at], (parts[at][0], child), *parts[at + 1 :]))
         case Product(parts):
             return Product((*parts[:at], (parts[at][0], child), *parts[at + 1 :]))
+        case Power(_, exponent):
+            return Power(child, exponent)
         case _:
-            return Square(child)
+            raise AssertionError(f"{node} has no parts")
 
 
 def _shorter(node: Sum | Product) -> Node:

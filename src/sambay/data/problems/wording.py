@@ -19,7 +19,7 @@ _INSTRUCTION_SHARE = 0.06
 
 # Every character that a problem may contain, in any field.
 ALPHABET: Final = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n+-*/×÷^=<>()[]{}\\.,:;?!'%$"
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n+-*/×÷^=<>()[]{}\\.,:;?!'%$−·²³"
 )
 
 _IMPERATIVES = frozenset((
@@ -148,8 +148,74 @@ def ask_expression(dice: Dice, expression: str, named: Sequence[str] = (), **slo
     return ask(dice, named, **slots)
 
 
-def tex(value: Fraction | int) -> str:
-    r"""Write an exact number as the content of a box: "-12", "\frac{3}{4}", "-\frac{1}{2}"."""
+_SMALL: Final = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS: Final = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+# Not a part of a fraction, a decimal, a power, a price, a term such as 3x, or a negative number.
+_COUNT: Final = re.compile(
+    r"(?<![\w.,/^$€£%+*×÷=(){-])(?<![/+*×÷=-] )\d{1,2}(?![\w.,]?\d)(?! ?[/^%+*×÷=°-])(?![\w({}])"
+)
+
+
+def in_words(n: int) -> str:
+    """Write a number from 0 to 99 in words."""
+    if n < 20:
+        return _SMALL[n]
+    return _TENS[n // 10] + (f"-{_SMALL[n % 10]}" if n % 10 else "")
+
+
+def as_typed(dice: Dice, question: str) -> str:
+    """Give a finished question, now and then, the habits of other keyboards, pages and people.
+
+    Thousands commas, numbers in words, the typographic minus, the dot for ×, raised exponents, implied
+    multiplication before brackets, capitals, and words around the question. They apply to all families alike,
+    and the solution is written as ever.
+
+    Args:
+        dice: The source of chance.
+        question: The question as its family wrote it.
+
+    Returns:
+        The question with the same meaning.
+    """
+    head = INSTRUCTION if question.startswith(INSTRUCTION) else ""
+    text = question[len(head) :]
+    if re.search(r"\d{4}", text) and dice.chance(0.25):
+        text = re.sub(r"(?<![\d.])\d{4,}(?![\d.])", lambda match: f"{int(match[0]):,}", text)
+    if "-" in text and dice.chance(0.06):
+        text = re.sub(r"(?<![A-Za-z])-|-(?![A-Za-z])", "−", text)
+    if "×" in text and dice.chance(0.08):
+        text = text.replace("×", dice.pick(("·", "\\times", "\\cdot")) if "× " in text else "·")
+    if "(" in text and dice.chance(0.15):
+        text = re.sub(r"(?<=[\d)]) ?[×*] ?(?=\()", "", text)
+    if "^" in text and dice.chance(0.2):
+        text = re.sub(r" ?\^ ?2(?!\d)", "²", text)
+        text = re.sub(r" ?\^ ?3(?!\d)", "³", text)
+    if dice.chance(0.06) and not re.search(r"[-+*×÷/=^·−√]", text):
+        text = _COUNT.sub(lambda match: in_words(int(match[0])), text)
+        text = text[0].upper() + text[1:] if question[len(head)].isdigit() and dice.chance(0.5) else text
+    way = dice.unit()
+    if way < 0.012 and "\\" not in text:
+        text = text.upper()
+    elif way < 0.035:
+        text = text.lower()
+    elif way < 0.05:
+        text = dice.pick(_BEFORE) + text
+    elif way < 0.065 and text[-1] not in "=:,":
+        text = text.rstrip(".") + dice.pick(_AFTER)
+    return head + text
+
+
+_BEFORE: Final = ("Hi, ", "Hello, ", "hey, ", "Q: ", "Question: ", "Problem: ", "please: ", "ok, ", "Now: ")
+_AFTER: Final = (" please", " thanks", ", please", " Thanks!", "!", " ??", " Show your work.", " step by step")
+
+
+def tex(value: Fraction | int | str) -> str:
+    r"""Write an answer as the content of a box: "-12", "\frac{3}{4}", "-\frac{1}{2}"; words stay words."""
+    if isinstance(value, str):
+        return value
     value = Fraction(value)
     if value.denominator == 1:
         return str(value.numerator)
@@ -157,7 +223,7 @@ def tex(value: Fraction | int) -> str:
 
 
 def written(
-    dice: Dice, work: Work, question: str, answer: Fraction | int, replies: Sequence[str], **slots: object
+    dice: Dice, work: Work, question: str, answer: Fraction | int | str, replies: Sequence[str], **slots: object
 ) -> Written:
     """Put question, steps and reply together.
 
@@ -165,7 +231,7 @@ def written(
         dice: The source of chance.
         work: The steps.
         question: The finished question.
-        answer: The exact answer.
+        answer: The exact answer, or the words that take its place ("no solution").
         replies: Templates of the reply, with {box} at the end.
         **slots: The values of the other fields of `replies`.
 

@@ -190,6 +190,14 @@ class Work:
                 self.say(f"{line}{done}{f', carry {carry}' if carry else ''}")
         self.say(f"{a} × {b} = {a * b}")
 
+    def power(self, base: int, exponent: int) -> int:
+        """Write and return base^exponent, one factor a step; the exponent is at least 1."""
+        self.say(f"{signed(base)}^{exponent} = {' × '.join([signed(base)] * exponent)}")
+        result = base
+        for _ in range(exponent - 1):
+            result = self.mul(result, base)
+        return result
+
     def divide(self, a: int, b: int) -> tuple[int, int]:
         """Write a ÷ b and return quotient and rest.
 
