@@ -204,7 +204,7 @@ def as_typed(dice: Dice, question: str) -> str:
     elif way < 0.05:
         text = dice.pick(_BEFORE) + text
     elif way < 0.065 and text[-1] not in "=:,":
-        text = text.rstrip(".") + dice.pick(_AFTER)
+        text = text.rstrip(". ") + dice.pick(_AFTER)
     return head + text
 
 
