@@ -157,7 +157,7 @@ def tex(value: Fraction | int) -> str:
 
 
 def written(
-    dice: Dice, work: Work, question: str, answer: Fraction | int, replies: Sequence[str], **slots: object
+    dice: Dice, work: Work, question: str, answer: Fraction | int | str, replies: Sequence[str], **slots: object
 ) -> Written:
     """Put question, steps and reply together.
 
@@ -165,12 +165,12 @@ def written(
         dice: The source of chance.
         work: The steps.
         question: The finished question.
-        answer: The exact answer.
+        answer: The exact answer, or the content of the box where it is no whole number or simple fraction.
         replies: Templates of the reply, with {box} at the end.
         **slots: The values of the other fields of `replies`.
 
     Returns:
         The text of the problem.
     """
-    content = tex(answer)
+    content = answer if isinstance(answer, str) else tex(answer)
     return Written(question, work.text(), dice.pick(replies).format(box=box(content), **slots), content)
