@@ -238,18 +238,27 @@ def _draw_compare(dice: Dice) -> Numbers:
 
 
 def _draw_mul(dice: Dice) -> Numbers:
+    """A decimal and a whole number, or two decimals in order of size: one key for one product."""
     level = dice.level()
-    first = plain(dice.between(1, 9), 1) if level == 0 else _decimal(dice, 0)
-    if dice.chance(0.5):
-        return (*first, dice.between(2, (9, 12, 25)[level]), 0) if first[1] else (5, 1, 4, 0)
-    second = plain(dice.between(1, 9 if level < 2 else 25), 1)
-    return _ordered((*first, *second))
+    while True:
+        first = plain(dice.between(1, 9), 1) if level == 0 else _decimal(dice, 0)
+        if dice.chance(0.5):
+            second = (dice.between(2, (9, 12, 25)[level]), 0)
+        else:
+            second = plain(dice.between(1, 9 if level < 2 else 25), 1)
+        if first[1]:
+            return _ordered((*first, *second)) if second[1] else (*first, *second)
 
 
 def _draw_money(dice: Dice) -> Numbers:
     """A price and a number of things."""
-    price = dice.pick((25, 50, 75, 125, 150, 175, 225, 250, 350, 450)) if dice.chance(0.5) else dice.between(11, 999)
-    return (*plain(price, 2), dice.between(2, 9), 0)
+    while True:
+        price = (
+            dice.pick((25, 50, 75, 125, 150, 175, 225, 250, 350, 450)) if dice.chance(0.5) else dice.between(11, 999)
+        )
+        digits, places = plain(price, 2)
+        if places:
+            return digits, places, dice.between(2, 9), 0
 
 
 def _draw_power(dice: Dice) -> Numbers:
@@ -289,9 +298,9 @@ def _draw_short(dice: Dice) -> Numbers:
     """A decimal of at most three places, mostly below 1."""
     way = dice.unit()
     digits, places = (dice.between(1, 99), 2) if way < 0.6 else (dice.between(1, 9), 1)
-    if way > 0.85:
+    if way > 0.93:
         digits, places = 125 * dice.between(1, 7), 3
-    if dice.chance(0.2):
+    if dice.chance(0.2) and places < 3:
         digits += dice.between(1, 4) * 10**places
     digits, places = plain(digits, places)
     return (digits, places) if places else (5, 1)
@@ -402,7 +411,6 @@ def _divide(dice: Dice, numbers: Numbers) -> Written:
 
 
 def _by_decimal(dice: Dice, numbers: Numbers) -> Written:
-    x, p, y, q = numbers
     work = Work()
     top, bottom, _ = _wholes(work, numbers, "÷")
     quotient, _ = work.divide(top, bottom)

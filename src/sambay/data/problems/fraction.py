@@ -295,9 +295,9 @@ def _draw_mixed_pair(dice: Dice) -> Numbers:
     """Two mixed numbers; the second may be a fraction, which then has 0 wholes."""
     level = min(dice.level(), 1)
     b, d = _bottoms(dice, level)
-    while max(b, d) > 8:
+    while lcm(b, d) > 24:
         b, d = _bottoms(dice, level)
-    top = (4, 9)[level]
+    top = (3, 6)[level]
     first = (dice.between(1, top), _tops(dice, b, 0), b)
     second = (0 if dice.chance(0.2) else dice.between(1, top), _tops(dice, d, 0), d)
     return (*first, *second)
@@ -336,12 +336,9 @@ def _spell(dice: Dice, *numbers: int) -> list[str]:
     return [f"{top}{slash}{bottom}" for top, bottom in pairs]
 
 
-def _dressed(dice: Dice, e: str, spelled: Sequence[str]) -> str:
+def _dressed(dice: Dice, parts: Sequence[str]) -> list[str]:
     """Put brackets around the fractions now and then, as careful people do."""
-    if dice.chance(0.05):
-        for part in dict.fromkeys(spelled):
-            e = e.replace(part, f"({part})")
-    return e
+    return [f"({part})" for part in parts] if dice.chance(0.05) else list(parts)
 
 
 def common(work: Work, a: int, b: int, c: int, d: int) -> tuple[int, int, int]:
@@ -414,7 +411,7 @@ def _operate(sign: str) -> Callable[[Dice, Numbers], Written]:
         work = Work()
         result = _result(work, sign, a, b, c, d)
         p, q = _spell(dice, a, b, c, d)
-        e = _dressed(dice, f"{p} {sign} {q}", (p, q))
+        e = f" {sign} ".join(_dressed(dice, (p, q)))
         question = ask_expression(dice, e, _NAMED[sign], a=p, b=q)
         return written(dice, work, question, result, _RESULT, e=f"{a}/{b} {sign} {c}/{d}")
 
