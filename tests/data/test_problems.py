@@ -486,7 +486,8 @@ class TestSolutions:
             if kind not in ("decimals/add", "decimals/mul", "decimals/compare", "decimals/compare_less"):
                 continue
             x, p, y, q = numbers_of(problem.key)
-            assert (p == 0 or x % 10) and (q == 0 or y % 10), problem
+            assert p == 0 or x % 10, problem
+            assert q == 0 or y % 10, problem
             assert p or q, problem
             whole = kind == "decimals/mul" and q == 0
             assert whole or Fraction(x, 10**p) <= Fraction(y, 10**q), problem

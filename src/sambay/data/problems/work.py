@@ -261,8 +261,8 @@ class Work:
             self.say("÷ 10: 0, 0: yes")
             top, bottom = self._cancel(sign, top, bottom, 10)
         if top > 1 and bottom > 1:
-            parts, primes = _primes(bottom)
-            self.say(f"{sign}{top}/{bottom}: {''.join(f'{part}: ' for part in parts)}try {', '.join(map(str, primes))}")
+            shown, primes = _primes(bottom)
+            self.say(f"{sign}{top}/{bottom}: {shown}try {', '.join(map(str, primes))}")
             for prime in primes:
                 while top > 1 and bottom > 1 and self._both(top, bottom, prime):
                     top, bottom = self._cancel(sign, top, bottom, prime)
@@ -295,24 +295,29 @@ class Work:
         return upper, lower
 
 
-def _primes(number: int) -> tuple[list[str], list[int]]:
-    """Return the products that show the primes of a number, and the primes in order."""
-    shown, primes, left = [], set(), [number]
+def _primes(number: int) -> tuple[str, list[int]]:
+    """Return the products that show the primes of a number, such as "48 = 6 × 8: ", and the primes in order."""
+    shown: list[str] = []
+    primes: set[int] = set()
+    left = [number]
     while left:
         n = left.pop()
-        if n > 12:
-            factor = next((f for f in range(12, 1, -1) if n % f == 0 and f <= n // f <= 12), 0)
-            factor = factor or next((f for f in (10, 2, 5, 3, 7) if n % f == 0 and f < n), 0)
-            if not factor:
-                factor = next((f for f in range(11, n) if f * f <= n and n % f == 0), 0)
-            if factor:
-                shown.append(f"{n} = {factor} × {n // factor}")
-                left += [n // factor, factor]
-                continue
+        if n <= 12:
+            primes.update(p for p in (2, 3, 5, 7, 11) if n % p == 0)
+        elif factor := _split(n):
+            shown.append(f"{n} = {factor} × {n // factor}")
+            left += [n // factor, factor]
+        else:
             primes.add(n)
-            continue
-        primes.update(p for p in (2, 3, 5, 7, 11) if n % p == 0)
-    return ([", ".join(shown)] if shown else []), sorted(primes)
+    return (f"{', '.join(shown)}: " if shown else ""), sorted(primes)
+
+
+def _split(n: int) -> int:
+    """Return a factor of a number above 12, or 0: from the 12 × 12 table if it can be, else a small one."""
+    table = next((f for f in range(12, 1, -1) if n % f == 0 and f <= n // f <= 12), 0)
+    if table:
+        return table
+    return next((f for f in (10, 2, 5, 3, 7, *range(11, n, 2)) if n % f == 0 and f * f <= n), 0)
 
 
 def _evidence(n: int, prime: int) -> str:
@@ -331,4 +336,4 @@ def _evidence(n: int, prime: int) -> str:
         taken = f"{n} - {seventies} = {small}, " if seventies else ""
         quotient, rest = divmod(small, 7)
         return f"{taken}{small} ÷ 7 = {quotient}{f' rest {rest}' if rest else ''}"
-    return " ".join(str(k) for k in range(prime, n + prime, prime) if k < n + prime)
+    return " ".join(str(k) for k in range(prime, n + prime, prime))
