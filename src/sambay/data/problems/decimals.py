@@ -177,7 +177,7 @@ def spelled(digits: int, places: int) -> str:
     return f"{'-' if digits < 0 else ''}{text[:-places]}.{text[-places:]}"
 
 
-def plain(digits: int, places: int) -> Numbers:
+def plain(digits: int, places: int) -> tuple[int, int]:
     """Take the zeros from the end of a decimal."""
     while places and digits % 10 == 0:
         digits, places = digits // 10, places - 1

@@ -295,9 +295,9 @@ def _draw_mixed_pair(dice: Dice) -> Numbers:
     """Two mixed numbers; the second may be a fraction, which then has 0 wholes."""
     level = min(dice.level(), 1)
     b, d = _bottoms(dice, level)
-    while lcm(b, d) > 24:
+    while lcm(b, d) > 20:
         b, d = _bottoms(dice, level)
-    top = (3, 6)[level]
+    top = (3, 5)[level]
     first = (dice.between(1, top), _tops(dice, b, 0), b)
     second = (0 if dice.chance(0.2) else dice.between(1, top), _tops(dice, d, 0), d)
     return (*first, *second)
