@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 
@@ -22,6 +23,7 @@ from sambay.data.problems import (
     Problem,
     boxed,
     problem_at,
+    same_answer,
     smalltalk_at,
     split_of,
 )
@@ -55,7 +57,7 @@ def sample() -> Sequence[Problem]:
 # A calculator of its own, which shares nothing with the generator.
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<mixed>\d+ \d+/\d+)|(?P<tex>\\frac\{\d+\}\{\d+\})|(?P<number>\d+(?:/\d+)?)"
+    r"\s*(?:(?P<mixed>\d+ \d+/\d+)|(?P<tex>\\frac\{\d+\}\{\d+\})|(?P<number>\d+/\d+|\d+(?:\.\d+)?)"
     r"|(?P<sign>[-+×÷/()^])|(?P<letter>[a-z]))"
 )
 
@@ -174,7 +176,27 @@ ANSWERS: dict[str, Callable[..., Fraction | int | str]] = {
     "fractions/compare": lambda a, b, c, d: max(F(a, b), F(c, d)),
     "fractions/whole_add": lambda n, a, b: n + F(a, b),
     "fractions/whole_sub": lambda n, a, b: n - F(a, b),
-    "fractions/whole_mul": lambda n, a, b: n * F(a, b),
+    "fractions/compare_less": lambda a, b, c, d: min(F(a, b), F(c, d)),
+    "fractions/to_mixed": F,
+    "fractions/whole_div": lambda n, a, b: n / F(a, b),
+    "fractions/div_whole": lambda n, a, b: F(a, b) / n,
+    "fractions/mixed_add": lambda u, a, b, v, c, d: u + F(a, b) + v + F(c, d),
+    "fractions/mixed_sub": lambda u, a, b, v, c, d: u + F(a, b) - v - F(c, d),
+    "fractions/mixed_mul": lambda u, a, b, v, c, d: (u + F(a, b)) * (v + F(c, d)),
+    "fractions/mixed_div": lambda u, a, b, v, c, d: (u + F(a, b)) / (v + F(c, d)),
+    "decimals/add": lambda x, p, y, q: F(x, 10**p) + F(y, 10**q),
+    "decimals/sub": lambda x, p, y, q: F(x, 10**p) - F(y, 10**q),
+    "decimals/mul": lambda x, p, y, q: F(x, 10**p) * F(y, 10**q),
+    "decimals/by_power": lambda x, p, y, q: F(x, 10**p) / y,
+    "decimals/div": lambda x, p, y, q: F(x, 10**p) / y,
+    "decimals/by_decimal": lambda x, p, y, q: F(x, 10**p) / F(y, 10**q),
+    "decimals/to_decimal": F,
+    "decimals/to_fraction": lambda x, p: F(x, 10**p),
+    "decimals/to_percent": lambda x, p: 100 * F(x, 10**p),
+    "decimals/from_percent": lambda x, p: F(x, 10**p) / 100,
+    "decimals/round": lambda x, p, t: F((2 * x * 10**t + 10**p) // (2 * 10**p), 10**t),
+    "decimals/compare": lambda x, p, y, q: max(F(x, 10**p), F(y, 10**q)),
+    "decimals/compare_less": lambda x, p, y, q: min(F(x, 10**p), F(y, 10**q)),
     "equations/plus": lambda a, b: b - a,
     "equations/times": lambda a, b: F(b, a),
     "equations/linear": lambda a, b, c: F(c - b, a),
@@ -302,6 +324,18 @@ def in_tex(value: Fraction | str) -> str:
     return f"{'-' * (value < 0)}\\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
 
 
+def content_of(problem: Problem) -> str:
+    """The one way in which the answer may be written in the box."""
+    value = expected(problem)
+    kind = problem.key.partition(":")[0]
+    if kind == "fractions/to_mixed":
+        whole, rest = divmod(value, 1)
+        return f"{whole}{in_tex(rest)}"
+    if problem.family == "decimals" and kind != "decimals/to_fraction" and value.denominator > 1:
+        return str(Decimal(value.numerator) / Decimal(value.denominator))
+    return in_tex(value)
+
+
 def letters_of(problem: Problem) -> dict[str, Fraction]:
     """The variable of an equation stands for the solution in every line."""
     if problem.family != "equations" or problem.key.startswith(IN_WORDS):
@@ -377,7 +411,7 @@ class TestSequence:
     def test_families_follow_their_shares(self) -> None:
         counts = Counter(p.family for p in train())
         assert set(counts) == set(FAMILIES)
-        assert 0.27 < counts["arithmetic"] / len(train()) < 0.33
+        assert 0.24 < counts["arithmetic"] / len(train()) < 0.28
         only = {problem_at(1, index, "test", {"equations": 2.0, "fractions": 1}).family for index in range(60)}
         assert only == {"equations", "fractions"}
 
@@ -405,7 +439,8 @@ class TestSequence:
 class TestSolutions:
     def test_answers(self) -> None:
         for problem in [*train(), *test_set()]:
-            assert problem.answer == in_tex(expected(problem)), problem
+            assert problem.answer == content_of(problem), problem
+            assert same_answer(problem.answer, str(expected(problem))), problem
             assert boxed(problem.reply) == problem.answer, problem
 
     def test_every_kind_occurs(self) -> None:
@@ -458,20 +493,61 @@ class TestSolutions:
         for problem in sample():
             last = problem.thinking.split("\n")[-1]
             if problem.key.startswith(
-                ("fractions/compare", "arithmetic/remainder", "arithmetic/quotient", "arithmetic/root", *IN_WORDS)
+                (
+                    "fractions/compare", "decimals/compare", "arithmetic/remainder", "arithmetic/quotient",
+                    "arithmetic/root", *IN_WORDS,
+                )  # fmt: skip
             ):
                 continue
             if problem.key.startswith("word_problems/share_rest"):
                 rest = re.search(r" rest (\d+)$", last)
                 assert (rest[1] if rest else "0") == problem.answer
                 continue
-            end = re.sub(r" rest \d+$", "", last).rpartition(" = ")[2]
+            end = re.sub(r" rest \d+$", "", last).rpartition(" = ")[2].rpartition(": ")[2]
             assert evaluate(end) == expected(problem), problem
 
     def test_multiples(self) -> None:
+        rows = 0
         for problem in sample():
             for base, row in re.findall(r"Multiples of (\d+): ([\d, ]+)", problem.thinking):
                 assert [int(n) for n in row.split(", ")] == [int(base) * k for k in range(1, row.count(",") + 2)]
+            for large, small, row in re.findall(r"Multiples of (\d+) ÷ (\d+): (.+)", problem.thinking):
+                entries = [[int(n) for n in entry.split(" rest ")] for entry in row.split(", ")]
+                assert entries == [[int(large) * k, int(large) * k % int(small)] for k in range(1, len(entries) + 1)]
+                assert [rest for _, rest in entries].index(0) == len(entries) - 1
+                rows += 1
+        assert rows > 100
+
+    def test_fractions_end_in_lowest_terms(self) -> None:
+        stated = 0
+        for problem in sample():
+            for end in re.findall(r"Lowest terms: -?(\d+/\d+)", problem.thinking):
+                assert str(Fraction(end)) == end, problem
+                stated += 1
+        assert stated > 300
+
+    def test_a_key_names_its_decimals_in_one_way(self) -> None:
+        for problem in [*train(), *test_set()]:
+            kind = problem.key.partition(":")[0]
+            if kind not in ("decimals/add", "decimals/mul", "decimals/compare", "decimals/compare_less"):
+                continue
+            x, p, y, q = numbers_of(problem.key)
+            assert p == 0 or x % 10, problem
+            assert q == 0 or y % 10, problem
+            assert p or q, problem
+            whole = kind == "decimals/mul" and q == 0
+            assert whole or Fraction(x, 10**p) <= Fraction(y, 10**q), problem
+            assert kind != "decimals/mul" or p, problem
+
+    def test_typed_decimals_are_those_of_the_key(self) -> None:
+        for problem in [*train(), *test_set()]:
+            if problem.family != "decimals" or problem.key.startswith(("decimals/to_decimal", "decimals/round")):
+                continue
+            numbers = numbers_of(problem.key)
+            needed = Counter(Fraction(x, 10**p) for x, p in zip(numbers[::2], numbers[1::2], strict=True))
+            question = problem.question.removeprefix(INSTRUCTION)
+            asked = Counter(Fraction(n) for n in re.findall(r"\d*\.?\d+", question))
+            assert needed <= asked, problem
 
 
 class TestWork:
@@ -500,6 +576,9 @@ class TestWork:
         assert Fraction(*work.reduce(top, bottom)) == Fraction(top, bottom)
         for line in work.lines:
             assert all(relations(line, {}))
+        end = Fraction(top, bottom)
+        shown = f"Lowest terms: {end}" if end.denominator > 1 else f" = {end}"
+        assert work.lines[-1].endswith(shown)
 
     def test_no_step_needs_more_than_a_table(self) -> None:
         """In a column the operands are digits, but for the first, which a borrow may raise."""
@@ -526,14 +605,18 @@ class TestWording:
 
     def test_the_question_holds_the_numbers_of_the_key(self) -> None:
         for problem in [*train(), *test_set()]:
-            if problem.family == "order_of_operations":
+            if problem.family in ("order_of_operations", "decimals"):
                 continue
             asked = Counter(int(n) for n in re.findall(r"\d+", plain(problem.question)))
             # Of an equation 1x and + 0 are not written.
             needed = Counter(abs(n) for n in numbers_of(problem.key) if problem.family != "equations" or abs(n) > 1)
-            # A square names its number once, a cube its exponent not at all.
+            # A power may say "cubed" for its exponent.
             if problem.key.startswith("arithmetic/power"):
                 needed = Counter(numbers_of(problem.key)[:1])
+            if problem.key.startswith("fractions/mixed"):
+                # 0 wholes are not written.
+                del needed[0]
+            # A square names its number once.
             if problem.key.startswith("arithmetic/mul") and len(needed) == 1:
                 needed = Counter(set(needed))
             assert needed <= asked, problem

@@ -6,7 +6,7 @@ everywhere. The split is decided by the mathematics, not by its wording: no test
     base          the dice, the problem, the kind, the split
     work          the steps of written arithmetic, shared by all families
     wording       how people type
-    arithmetic, expressions, fraction, equations, percentages, stories*   the families
+    arithmetic, expressions, fraction, decimals, equations, percentages, stories*   the families
     smalltalk     what is not mathematics
     answers       reading and comparing final answers
 """
@@ -19,6 +19,7 @@ from typing import Final, get_args
 
 from sambay.data.problems import (
     arithmetic,
+    decimals,
     equations,
     expressions,
     fraction,
@@ -64,15 +65,17 @@ _DRAFTS: Final[Mapping[str, Callable[[Dice], Draft]]] = {
     "equations": _of_kinds("equations", equations.KINDS),
     "percentages": _of_kinds("percentages", percentages.KINDS),
     "word_problems": _of_kinds("word_problems", _STORIES),
+    "decimals": _of_kinds("decimals", decimals.KINDS),
 }
 FAMILIES: Final[tuple[str, ...]] = tuple(_DRAFTS)
 _SHARES: Final[Mapping[str, float]] = {
-    "arithmetic": 0.30,
+    "arithmetic": 0.26,
     "order_of_operations": 0.12,
-    "fractions": 0.14,
-    "equations": 0.14,
-    "percentages": 0.10,
-    "word_problems": 0.20,
+    "fractions": 0.17,
+    "equations": 0.13,
+    "percentages": 0.09,
+    "word_problems": 0.18,
+    "decimals": 0.05,
 }
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import gcd
 from typing import Final
 
 from sambay.data.problems.base import Dice, Kind, Numbers, Written
@@ -134,9 +133,8 @@ def _isolate(work: Work, factor: int, letter: str, right: int) -> Fraction:
     if factor < 0:
         right, factor = -right, -factor
     work.say(f"Not whole: {letter} = {right}/{factor}")
-    if gcd(right, factor) > 1:
-        right, factor = work.reduce(right, factor)
-        work.say(f"{letter} = {right}/{factor}")
+    right, factor = work.reduce(right, factor)
+    work.say(f"{letter} = {right}/{factor}")
     return Fraction(right, factor)
 
 

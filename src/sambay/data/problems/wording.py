@@ -231,12 +231,12 @@ def written(
         dice: The source of chance.
         work: The steps.
         question: The finished question.
-        answer: The exact answer, or the words that take its place ("no solution").
+        answer: The exact answer, or the content of the box where it is no whole number or simple fraction.
         replies: Templates of the reply, with {box} at the end.
         **slots: The values of the other fields of `replies`.
 
     Returns:
         The text of the problem.
     """
-    content = tex(answer)
+    content = answer if isinstance(answer, str) else tex(answer)
     return Written(question, work.text(), dice.pick(replies).format(box=box(content), **slots), content)

@@ -23,11 +23,7 @@ table and its divisions, and powers of ten. Zeros at the end of factors are left
 
 from __future__ import annotations
 
-from math import gcd
-
 _POWERS = (10, 100, 1000)
-# Tried in this order when a fraction is reduced: zeros at the end are seen first, then the small primes.
-_FACTORS = (10, 2, 3, 5, 7, 11, 13, 17, 19)
 
 
 def signed(n: int) -> str:
@@ -242,7 +238,20 @@ class Work:
             chunk = int(f"{rest}{following}")
 
     def reduce(self, top: int, bottom: int) -> tuple[int, int]:
-        """Reduce a fraction to lowest terms by small common factors, one at a time.
+        """Reduce a fraction to lowest terms: the primes of the denominator are tried on both numbers, in order.
+
+        A common factor divides the denominator, so when its primes are through nothing is left to cancel::
+
+            18/48: 48 = 6 × 8: try 2, 3
+            ÷ 2: 8, 8: yes          the last digits
+            ...                     18 ÷ 2 and 48 ÷ 2
+            18/48 = 9/24
+            ÷ 2: 9: no
+            ÷ 3: 9, 2 + 4 = 6: yes  the sums of the digits
+            ...
+            9/24 = 3/8
+            ÷ 3: 3, 8: no
+            Lowest terms: 3/8
 
         Args:
             top: The numerator, of any sign.
@@ -254,22 +263,85 @@ class Work:
         if top == 0:
             self.say(f"0/{bottom} = 0")
             return 0, 1
-        while factor := _common_factor(top, bottom):
-            self.say(f"Both ÷ {factor}:")
-            # The sign waits outside: the divisions stay those of the tables.
-            upper, _ = self.divide(abs(top), factor)
-            lower, _ = self.divide(bottom, factor)
-            upper = upper if top > 0 else -upper
-            self.say(f"{top}/{bottom} = {upper}/{lower}")
-            top, bottom = upper, lower
+        # The sign waits outside: the divisions stay those of the tables.
+        sign, top = "-" if top < 0 else "", abs(top)
+        while top % 10 == 0 and bottom % 10 == 0:
+            self.say("÷ 10: 0, 0: yes")
+            top, bottom = self._cancel(sign, top, bottom, 10)
+        if top > 1 and bottom > 1:
+            shown, primes = _primes(bottom)
+            self.say(f"{sign}{top}/{bottom}: {shown}try {', '.join(map(str, primes))}")
+            for prime in primes:
+                while top > 1 and bottom > 1 and self._both(top, bottom, prime):
+                    top, bottom = self._cancel(sign, top, bottom, prime)
         if bottom == 1:
-            self.say(f"{top}/1 = {top}")
-        return top, bottom
+            self.say(f"{sign}{top}/1 = {sign}{top}")
+        else:
+            self.say(f"Lowest terms: {sign}{top}/{bottom}")
+        return (-top if sign else top), bottom
+
+    def _both(self, top: int, bottom: int, prime: int) -> bool:
+        """Write whether a prime divides both numbers, with what shows it."""
+        shown = [_evidence(top, prime)]
+        if top % prime == 0:
+            shown.append(_evidence(bottom, prime))
+        both = top % prime == 0 and bottom % prime == 0
+        self.say(f"÷ {prime}: {', '.join(shown)}: {'yes' if both else 'no'}")
+        return both
+
+    def _cancel(self, sign: str, top: int, bottom: int, factor: int) -> tuple[int, int]:
+        """Divide both numbers by a common factor."""
+        upper, lower = top // factor, bottom // factor
+        if factor > 10:
+            # The multiples have just been counted.
+            self.say(f"{top} ÷ {factor} = {upper}")
+            self.say(f"{bottom} ÷ {factor} = {lower}")
+        else:
+            self.divide(top, factor)
+            self.divide(bottom, factor)
+        self.say(f"{sign}{top}/{bottom} = {sign}{upper}/{lower}")
+        return upper, lower
 
 
-def _common_factor(top: int, bottom: int) -> int:
-    """Return the next factor to cancel, or 0: a small one where there is one, else all that is left."""
-    common = gcd(top, bottom)
-    if common == 1:
-        return 0
-    return next((factor for factor in _FACTORS if common % factor == 0), common)
+def _primes(number: int) -> tuple[str, list[int]]:
+    """Return the products that show the primes of a number, such as "48 = 6 × 8: ", and the primes in order."""
+    shown: list[str] = []
+    primes: set[int] = set()
+    left = [number]
+    while left:
+        n = left.pop()
+        if n <= 12:
+            primes.update(p for p in (2, 3, 5, 7, 11) if n % p == 0)
+        elif factor := _split(n):
+            shown.append(f"{n} = {factor} × {n // factor}")
+            left += [n // factor, factor]
+        else:
+            primes.add(n)
+    return (f"{', '.join(shown)}: " if shown else ""), sorted(primes)
+
+
+def _split(n: int) -> int:
+    """Return a factor of a number above 12, or 0: from the 12 × 12 table if it can be, else a small one."""
+    table = next((f for f in range(12, 1, -1) if n % f == 0 and f <= n // f <= 12), 0)
+    if table:
+        return table
+    return next((f for f in (10, 2, 5, 3, 7, *range(11, n, 2)) if n % f == 0 and f * f <= n), 0)
+
+
+def _evidence(n: int, prime: int) -> str:
+    """Write what shows whether a prime divides a number: last digit, sum of digits, a rest, or multiples."""
+    if prime in (2, 5):
+        return str(n % 10)
+    if prime == 3:
+        digits = [int(digit) for digit in str(n)]
+        return str(n) if n < 10 else f"{' + '.join(map(str, digits))} = {sum(digits)}"
+    if n < prime:
+        return f"{n} < {prime}"
+    if prime == 7:
+        # Seventies are taken off first: the table does the rest.
+        seventies = 70 * (n // 70) if n > 70 else 0
+        small = n - seventies
+        taken = f"{n} - {seventies} = {small}, " if seventies else ""
+        quotient, rest = divmod(small, 7)
+        return f"{taken}{small} ÷ 7 = {quotient}{f' rest {rest}' if rest else ''}"
+    return " ".join(str(k) for k in range(prime, n + prime, prime))
