@@ -255,10 +255,47 @@ ANSWERS: dict[str, Callable[..., Fraction | int]] = {
     "word_problems/wages": lambda a, b, c: a * b * c,
     "word_problems/fuel": lambda a, b: F(a * b, 100),
     "word_problems/number_and_multiple": lambda a, b: F(b, a + 1),
+    "word_problems/each_total": lambda a, b: a * b,
+    "word_problems/both": lambda a, b: a + b,
+    "word_problems/money_left": lambda a, b: a - b,
+    "word_problems/change_one": lambda a, b: b - a,
+    "word_problems/spent_twice": lambda a, b, c: a - b - c,
+    "word_problems/share_eat": lambda a, b, c: F(a, b) - c,
+    "word_problems/pool": lambda a, b, c: F(a + b, c),
+    "word_problems/more": lambda a, b: a + b,
+    "word_problems/fewer": lambda a, b: a - b,
+    "word_problems/fewer_together": lambda a, b: 2 * a - b,
+    "word_problems/as_many": lambda a, b: a * b,
+    "word_problems/half_as_many": lambda a: F(a, 2),
+    "word_problems/half_together": lambda a: F(3 * a, 2),
+    "word_problems/older": lambda a, b: a + b,
+    "word_problems/younger": lambda a, b: a - b,
+    "word_problems/age_times": lambda a, b: a * b,
+    "word_problems/a_week": lambda a: 7 * a,
+    "word_problems/daily": lambda a, b: a * b,
+    "word_problems/opening": lambda a, b: 12 + b - a,
+    "word_problems/average_5": lambda *numbers: F(sum(numbers), 5),
+    "word_problems/legs_2": lambda a: 2 * a,
+    "word_problems/legs_4": lambda a: 4 * a,
+    "word_problems/legs_6": lambda a: 6 * a,
+    "word_problems/legs_8": lambda a: 8 * a,
+    "word_problems/wheels_4": lambda a: 4 * a,
+    "word_problems/weeks_days": lambda a, b: 7 * a + b,
+    "word_problems/feet_inches": lambda a, b: 12 * a + b,
+    "word_problems/years_months": lambda a, b: 12 * a + b,
+    "word_problems/days_hours": lambda a, b: 24 * a + b,
+    "word_problems/kg_and_g": lambda a, b: 1000 * a + b,
+    "word_problems/km_and_m": lambda a, b: 1000 * a + b,
 }
+# How a story may write a number that is asked for.
+WORDS = {
+    "one": 1, "two": 2, "twice": 2, "half": 2, "three": 3, "third": 3, "four": 4, "quarter": 4, "fourth": 4,
+    "five": 5, "fifth": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12,
+    "dozen": 12,
+}  # fmt: skip
 UNITS = {
     "meters_cm": 100, "km_m": 1000, "kg_g": 1000, "hours": 60, "minutes": 60, "weeks": 7, "days": 24,
-    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000,
+    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000, "dollars": 100, "yards": 3, "tons": 1000, "pounds": 16,
 }  # fmt: skip
 for _unit, _factor in UNITS.items():
     ANSWERS[f"word_problems/{_unit}_down"] = lambda a, factor=_factor: a * factor
@@ -483,6 +520,8 @@ class TestWording:
             if problem.family == "order_of_operations":
                 continue
             asked = Counter(int(n) for n in re.findall(r"\d+", problem.question))
+            if problem.family == "word_problems":
+                asked.update(WORDS[word] for word in re.findall(r"[a-z]+", problem.question.lower()) if word in WORDS)
             # Of an equation 1x and + 0 are not written.
             needed = Counter(abs(n) for n in numbers_of(problem.key) if problem.family != "equations" or abs(n) > 1)
             # A square names its number once.
