@@ -295,7 +295,7 @@ WORDS = {
 }  # fmt: skip
 UNITS = {
     "meters_cm": 100, "km_m": 1000, "kg_g": 1000, "hours": 60, "minutes": 60, "weeks": 7, "days": 24,
-    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000, "dollars": 100, "yards": 3, "tons": 1000, "pounds": 16,
+    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000, "dollars": 100, "yards": 3, "dozens": 12, "tons": 1000, "pounds": 16,
 }  # fmt: skip
 for _unit, _factor in UNITS.items():
     ANSWERS[f"word_problems/{_unit}_down"] = lambda a, factor=_factor: a * factor

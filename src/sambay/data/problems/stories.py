@@ -155,7 +155,7 @@ def cast(dice: Dice) -> dict[str, object]:
         "boxes": bag,
         "bag": bag.removesuffix("es") if bag == "boxes" else bag.removesuffix("s"),
         "cm": dice.pick(("cm", "cm", "cm", "m", "m", "meters", "centimeters", "feet", "inches", "mm")),
-        "car": dice.pick(("car", "car", "train", "train", "bus", "truck", "van", "cyclist", "boat", "plane", "driver")),
+        "car": dice.pick(("car", "car", "train", "train", "bus", "truck", "van", "taxi", "driver", "motorbike")),
         "people": dice.pick(GROUPS),
         "money": "dollars" if dice.chance(0.75) else "euros",
     }
@@ -183,10 +183,14 @@ def asked(premises: Sequence[str], questions: Sequence[str], condition: bool = T
     Returns:
         Templates of whole questions.
     """
-    orders = ("{p}. {q}?", "{p}. {q}?", "{p}, {q}?")
-    if condition:
-        orders = (*orders, "if {p}, {q}?", "{q} if {p}?")
-    return tuple(order.replace("{p}", p).replace("{q}", q) for p in premises for q in questions for order in orders)
+    texts = []
+    for p in premises:
+        # "If" reaches no further than its sentence.
+        orders = ["{p}. {q}?", "{p}. {q}?", "{p}, {q}?", "{p}; {q}?"]
+        if condition and ". " not in p:
+            orders += ["if {p}, {q}?", "if {p}, {q}?", "{q} if {p}?"]
+        texts += [order.replace("{p}", p).replace("{q}", q) for q in questions for order in orders]
+    return tuple(texts)
 
 
 def told(dice: Dice, text: str, slots: dict[str, object]) -> str:
@@ -246,7 +250,9 @@ def _in_words(dice: Dice, text: str) -> str:
     if dice.chance(0.6):
         text = re.sub(r"\b2 times\b", "twice", text)
     if dice.chance(0.4):
-        text = re.sub(r"(?<![\d$€£:/.,+-] )(?<![$€£:/.\d-])\b12(?= [a-z]{3,}s\b)", "a dozen", text)
+        text = re.sub(
+            r"(?<![\d$€£:/.,+-] )(?<![$€£:/.\d-])\b12(?= (?!times|hours|days|weeks|years)[a-z]{3,}s\b)", "a dozen", text
+        )
     pattern = r"(?<![\d$€£:/.+-])\b(1[0-2]|[1-9])(?= (?!and|each|what|for)[a-z]{3,})"
     return re.sub(pattern, lambda number: _SMALL[int(number[1])], text)
 

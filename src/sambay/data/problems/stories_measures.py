@@ -114,6 +114,7 @@ _UNITS = (
     ("dollars", 100, "dollar", "dollars", "cents"),
     ("yards", 3, "yard", "yards", "feet"),
     ("tons", 1000, "ton", "tons", "kilograms"),
+    ("dozens", 12, "dozen", "dozen", "eggs"),
     ("pounds", 16, "pound", "pounds", "ounces"),
 )
 _SHORT = {
@@ -341,7 +342,11 @@ STORIES = (
             "What is the perimeter of a square of side length {a}?",
             "How long is the fence around a square garden with sides of {a} m?",
             *asked(
-                ("a square has a side of {a} {cm}", "the side of a square is {a} {cm}", "each side of a square is {a} {cm}"),
+                (
+                    "a square has a side of {a} {cm}",
+                    "the side of a square is {a} {cm}",
+                    "each side of a square is {a} {cm}",
+                ),
                 ("what is the perimeter", "what is its perimeter", "how long is the perimeter"),
             ),
             "perimeter of a square with side {a} {cm}",
@@ -359,7 +364,11 @@ STORIES = (
             "What is the area of a square of side length {a}?",
             "How many square meters has a square garden with sides of {a} m?",
             *asked(
-                ("a square has a side of {a} {cm}", "the side of a square is {a} {cm}", "each side of a square is {a} {cm}"),
+                (
+                    "a square has a side of {a} {cm}",
+                    "the side of a square is {a} {cm}",
+                    "each side of a square is {a} {cm}",
+                ),
                 ("what is the area", "what is its area", "how large is the area"),
             ),
             "area of a square with side {a} {cm}",

@@ -91,9 +91,12 @@ def _average(dice: Dice, level: int) -> Numbers:
 
 _DAILY = (
     "{N} [reads] {a} pages a day", "{N} [reads] {a} pages every day", "{N} [walks] {a} km a day",
-    "{N} [runs] {a} km each day", "{N} [saves] ${a} a day", "{N} [earns] ${a} a day", "{N} [eats] {a} {foods} a day",
+    "{N} [runs] {a} km each day", "{N} [eats] {a} {foods} a day",
     "{N} [makes] {a} {things} a day", "{N} [sells] {a} {things} per day", "a machine makes {a} {things} a day",
     "a shop sells {a} {things} each day", "{N} [drinks] {a} cups of tea a day", "a cow gives {a} liters of milk a day",
+)  # fmt: skip
+_DAILY_PAY = (
+    "{N} [saves] ${a} a day", "{N} [earns] ${a} a day", "{N} [spends] ${a} a day", "a room costs ${a} a day",
 )  # fmt: skip
 _MORE = (
     "{M} has {b} {more} {things} than {N}, who has {a}",
@@ -184,12 +187,21 @@ STORIES = (
                     "each of {a} {people} gets {b} {foods}",
                     "{a} rows of {b} {things}",
                 ),
-                ("how many {things}", "how many {things} is that in total", "how many {things} are there", "how many in all"),
+                (
+                    "how many {things}",
+                    "how many {things} is that in total",
+                    "how many {things} are there",
+                    "how many in all",
+                ),
                 condition=False,
             ),
             *asked(
                 ("a {bag} holds {b} {things}", "one {bag} has {b} {things}", "there are {b} {things} in a {bag}"),
-                ("how many {things} are in {a} {boxes}", "how many {things} do {a} {boxes} hold", "how many in {a} {boxes}"),
+                (
+                    "how many {things} are in {a} {boxes}",
+                    "how many {things} do {a} {boxes} hold",
+                    "how many in {a} {boxes}",
+                ),
             ),
         ),
         ("In all: a × b",),
@@ -368,7 +380,11 @@ STORIES = (
             ),
             *asked(
                 ("{N} [is] {a} years old", "{N} [is] {a} now", "{N} [is] {a}"),
-                ("how old will {he} be in {b} years", "how old [is] {he} in {b} years", "what is {his} age in {b} years"),
+                (
+                    "how old will {he} be in {b} years",
+                    "how old [is] {he} in {b} years",
+                    "what is {his} age in {b} years",
+                ),
             ),
         ),
         ("Age: a + b",),
@@ -380,7 +396,10 @@ STORIES = (
         _age_down,
         (
             *asked(
-                ("{N} [is] {a} years old and {M} is {b} years younger", "{M} is {b} years younger than {N}, who is {a}"),
+                (
+                    "{N} [is] {a} years old and {M} is {b} years younger",
+                    "{M} is {b} years younger than {N}, who is {a}",
+                ),
                 ("how old is {M}", "what is the age of {M}"),
             ),
             *asked(
@@ -410,7 +429,10 @@ STORIES = (
         "a_week",
         3,
         _one,
-        asked(_DAILY, ("how many in a week", "how much in one week", "how much is that a week", "how many in 7 days")),
+        (
+            *asked(_DAILY, ("how many in a week", "how many is that in one week", "how many in 7 days")),
+            *asked(_DAILY_PAY, ("how much in a week", "how much is that a week", "how much is that in 7 days")),
+        ),
         ("A week has 7 days: a × 7",),
         "In a week that is {box}.",
     ),
@@ -418,7 +440,10 @@ STORIES = (
         "daily",
         3,
         _daily,
-        asked(_DAILY, ("how many in {b} days", "how much is that in {b} days", "how much in {b} days")),
+        (
+            *asked(_DAILY, ("how many in {b} days", "how many is that in {b} days", "how many after {b} days")),
+            *asked(_DAILY_PAY, ("how much in {b} days", "how much is that in {b} days", "how much after {b} days")),
+        ),
         ("In all: a × b",),
         "In all that is {box}.",
     ),

@@ -191,6 +191,7 @@ STORIES = (
             *asked(
                 (
                     "{M} has {b} times as many {things} as {N}, who has {a}",
+                    "{M} has {b} times as many as {N}, who has {a}",
                     "{N} has {a} {things} and {M} has {b} times as many",
                     "{N} [has] {a} {things}. {M} has {b} times that many",
                 ),
@@ -268,7 +269,10 @@ STORIES = (
             "{a} pupils sleep in rooms for {b}. How many rooms are needed?",
             *asked(
                 ("a {bag} holds {b} {things}", "{b} {things} fit in one {bag}"),
-                ("how many {boxes} [does] {N} need for {a} {things}", "how many {boxes} are needed for all {a} {things}"),
+                (
+                    "how many {boxes} [does] {N} need for {a} {things}",
+                    "how many {boxes} are needed for all {a} {things}",
+                ),
             ),
         ),
         ("Full ones: a ÷ b", "One more for the rest: P + 1"),
