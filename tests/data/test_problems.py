@@ -24,7 +24,14 @@ from sambay.data.problems import (
     problem_at,
     smalltalk_at,
     split_of,
+    stories_measures,
+    stories_money,
+    stories_puzzles,
+    stories_steps,
+    stories_things,
 )
+from sambay.data.problems.base import Dice
+from sambay.data.problems.stories import cast, told
 from sambay.data.problems.work import Work
 
 SEED = 2024
@@ -295,7 +302,8 @@ WORDS = {
 }  # fmt: skip
 UNITS = {
     "meters_cm": 100, "km_m": 1000, "kg_g": 1000, "hours": 60, "minutes": 60, "weeks": 7, "days": 24,
-    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000, "dollars": 100, "yards": 3, "dozens": 12, "tons": 1000, "pounds": 16,
+    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000, "dollars": 100, "yards": 3, "dozens": 12,
+    "tons": 1000, "pounds": 16,
 }  # fmt: skip
 for _unit, _factor in UNITS.items():
     ANSWERS[f"word_problems/{_unit}_down"] = lambda a, factor=_factor: a * factor
@@ -529,6 +537,27 @@ class TestWording:
                 needed = Counter(set(needed))
             assert needed <= asked, problem
 
+    def test_every_template_of_a_story_can_be_told(self) -> None:
+        dice = Dice("templates")
+        for part in (stories_things, stories_money, stories_measures, stories_puzzles, stories_steps):
+            for story in part.STORIES:
+                numbers = dict(zip("abcde", story.draw(dice, 1), strict=False))
+                for text in story.texts:
+                    for _ in range(3):
+                        question = told(dice, text, cast(dice) | numbers)
+                        assert set(question) <= ALPHABET - set("[]{}\\"), (question, story.name)
+                        low = question.lower()
+                        assert not re.search(r"\b(i|we|they|you) (has|is|does|was|[a-z]+(ys|ves|ets))\b", low) or (
+                            re.search(r"\bi was\b", low)
+                        ), question
+                        assert not re.search(r"  |\b(a [aeio]|an [bcdfgjklmnpqrstvwxyz]|1 [a-z]+s\b)", low), question
+
+    def test_persons_and_prices_vary(self) -> None:
+        questions = [p.question for p in train() if p.family == "word_problems"]
+        for part in (r"\bI have\b", r"\bdoes she\b", r"\bthey\b", r"€\d", r"\d€", r"£", r"\$", r"\btwice\b", r"\bdozen\b",
+                     r"\bhalf\b", r"\bthree friends\b", r"^A farmer\b", r"^If\b", r"; ", r"\bmph\b"):  # fmt: skip
+            assert any(re.search(part, question) for question in questions), part
+
     def test_typed_expressions_mean_what_is_asked(self) -> None:
         seen = 0
         for problem in train():
@@ -594,3 +623,17 @@ class TestSmalltalk:
             assert talk.thinking
         assert len({talk.key for talk in talks}) >= 6
         assert len({talk.question for talk in talks}) > 150
+
+    def test_what_is_declined_is_drawn(self) -> None:
+        talks = [smalltalk_at(SEED, index) for index in range(8_000)]
+        declined = {talk.question for talk in talks if re.search(r"other|too_", talk.key)}
+        assert len(declined) > 2_500
+        # What arithmetic can do is not declined.
+        for question in declined:
+            if root := re.search(r"(?:root of |sqrt\(?)[ ]?(\d+)", question):
+                assert round(int(root[1]) ** 0.5) ** 2 != int(root[1]), question
+        large = [talk for talk in talks if talk.key.endswith("too_large")]
+        assert len({talk.question for talk in large}) > 0.9 * len(large) > 500
+        for talk in large:
+            assert sum(map(len, re.findall(r"\d+", talk.question))) >= 5, talk
+            assert "too large" in talk.reply

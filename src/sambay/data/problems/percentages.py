@@ -39,7 +39,8 @@ _PERCENTS: Final = (
     tuple(range(1, 100)),
 )
 _GOODS: Final = (
-    "shirt", "book", "pair of shoes", "game", "laptop", "coat", "bag", "phone", "chair", "table", "lamp", "bike", "watch", "radio", "camera", "jacket", "sofa",
+    "shirt", "book", "pair of shoes", "game", "laptop",
+    "coat", "bag", "phone", "chair", "table", "lamp", "bike", "watch", "radio", "camera", "jacket", "sofa",
     "clock", "guitar", "tent", "dress", "printer", "desk", "carpet", "helmet", "suit", "mirror",
 )  # fmt: skip
 

@@ -102,7 +102,8 @@ _CODE: Final = (
     "print('hello')", "SELECT * FROM users;", "Fix this code: for i in range(10) print(i)",
 )  # fmt: skip
 _FOREIGN: Final = (
-    "Wie geht es dir?", "Hola, como estas?", "Bonjour, comment ca va?", "Was ist das?", "Wer bist du?", "Ciao, come stai?",
+    "Wie geht es dir?", "Hola, como estas?", "Bonjour, comment ca va?", "Was ist das?", "Wer bist du?",
+    "Ciao, come stai?",
     "Guten Tag, kannst du mir helfen?", "Quelle heure est-il?", "Donde esta la biblioteca?", "Wie viel kostet das?",
     "Ich verstehe nicht.", "Je ne comprends pas.", "No entiendo nada.", "Parlez-vous anglais?", "Hablas ingles?",
     "Sprichst du Deutsch?", "Wieviel ist zwei plus zwei?", "Combien font deux et deux?", "Cuanto es dos mas dos?",

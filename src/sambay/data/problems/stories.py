@@ -265,11 +265,10 @@ def currency(dice: Dice, text: str) -> str:
         text: A text with prices such as "$5".
 
     Returns:
-        The text, unchanged where it names no price with a sign.
+        The text, with "an" before 8, 11, 18 and their like.
     """
-    if "$" not in text:
-        return text
-    way = dice.unit()
+    text = re.sub(r"\b([Aa]) (?=[$]?(?:8|1[18]\b))", r"\1n ", text)
+    way = dice.unit() if "$" in text else 0
     if way < 0.5:
         return text
     if way < 0.68:
@@ -280,7 +279,7 @@ def currency(dice: Dice, text: str) -> str:
     if way < 0.78:
         sign = {"dollar": "$", "euro": "€", "pound": "£"}[name]
         return re.sub(r"\$(\d+)", dice.pick((rf"\1{sign}", rf"\1 {sign}")), text)
-    text = re.sub(r"\$(\d+)(?= (?:bill|note)\b)", rf"\1 {name}", text)
+    text = re.sub(r"\b([Aa]n?) \$(\d+)", rf"\1 \2 {name}", text)
     return re.sub(r"\$(\d+)", rf"\1 {name}s" if way < 0.95 else r"\1", text)
 
 
