@@ -554,8 +554,9 @@ class TestWording:
 
     def test_persons_and_prices_vary(self) -> None:
         questions = [p.question for p in train() if p.family == "word_problems"]
-        for part in (r"\bI have\b", r"\bdoes she\b", r"\bthey\b", r"€\d", r"\d€", r"£", r"\$", r"\btwice\b", r"\bdozen\b",
-                     r"\bhalf\b", r"\bthree friends\b", r"^A farmer\b", r"^If\b", r"; ", r"\bmph\b"):  # fmt: skip
+        for part in (r"\bI have\b", r"\bdoes she\b", r"\bthey\b", r"€\d", r"\d€", r"£", r"\$", r"\btwice\b",
+                     r"\bdozen\b",
+                     r"\bhalf\b", r"\bthree [a-z]+s\b", r"^A farmer\b", r"^If\b", r"; ", r"\bmph\b"):  # fmt: skip
             assert any(re.search(part, question) for question in questions), part
 
     def test_typed_expressions_mean_what_is_asked(self) -> None:

@@ -37,7 +37,7 @@ _WITH_NUMBERS: Final = (
     "Find the circumference of a circle with diameter {n}.", "What is the volume of a sphere of radius {n}?",
     "Find the volume of a cylinder with radius {k} and height {n}.", "How many diagonals has a polygon of {n} sides?",
     "What is the hypotenuse of a right triangle with sides {k} and {n}?", "Write {n} in binary.", "{n} in binary",
-    "Convert {n} to Roman numerals.", "{n} in hexadecimal", "What is {n} mod {k}?", "What is {n} choose {k}?",
+    "Convert {n} to Roman numerals.", "{n} in hexadecimal", "What is {n} choose {k}?",
     "In how many ways can {k} of {n} people be chosen?", "What is the {n}th Fibonacci number?",
     "What is the {n}th digit of pi?", "A die is rolled {k} times. What is the probability of a six?",
     "What is the probability of rolling a {k} with two dice?", "A coin is tossed {k} times. How likely are only heads?",

@@ -166,7 +166,7 @@ def _conversions(name: str, factor: int, one: str, large: str, small: str) -> tu
 STORIES = (
     Story(
         "distance",
-        5,
+        8,
         _ride,
         (
             "A car drives {b} hours at {a} km per hour. How far does it go?",
@@ -197,7 +197,7 @@ STORIES = (
     ),
     Story(
         "speed",
-        4,
+        6.5,
         _ridden,
         (
             "A car drives {a} km in {b} hours. What is its speed in km per hour?",
@@ -227,7 +227,7 @@ STORIES = (
     ),
     Story(
         "time",
-        3.5,
+        5,
         _to_ride,
         (
             "How many hours does a car need for {a} km at {b} km per hour?",
@@ -276,7 +276,7 @@ STORIES = (
     ),
     Story(
         "area",
-        3.5,
+        4.5,
         _sides,
         (
             "A rectangle is {a} cm long and {b} cm wide. What is its area?",
@@ -305,7 +305,7 @@ STORIES = (
     ),
     Story(
         "perimeter",
-        3.5,
+        4.5,
         _sides,
         (
             "A rectangle is {a} cm long and {b} cm wide. What is its perimeter?",

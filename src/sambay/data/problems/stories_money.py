@@ -62,7 +62,7 @@ def _fraction_gone(dice: Dice, level: int) -> Numbers:
 STORIES = (
     Story(
         "cost",
-        8,
+        13,
         _times,
         (
             "{N} buys {b} {things} at {a} {money} each. How much does {he} pay?",
@@ -107,7 +107,7 @@ STORIES = (
     ),
     Story(
         "change",
-        6,
+        9,
         _change,
         (
             "{N} buys {a} {things} at {b} {money} each. {He} pays with {c} {money}. What is {his} change?",
@@ -180,7 +180,7 @@ STORIES = (
     ),
     Story(
         "unit_price",
-        4,
+        6,
         _unit_price,
         (
             "{a} {things} cost {b} {money}. How much do {c} {things} cost?",

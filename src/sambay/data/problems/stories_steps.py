@@ -170,7 +170,7 @@ def _mixed(name: str, factor: int, large: tuple[str, ...], small: tuple[str, ...
 STORIES = (
     Story(
         "each_total",
-        7,
+        11,
         _times,
         (
             *asked(
@@ -209,7 +209,7 @@ STORIES = (
     ),
     Story(
         "both",
-        4,
+        6,
         _two,
         asked(
             (
@@ -228,7 +228,7 @@ STORIES = (
     ),
     Story(
         "money_left",
-        5,
+        8,
         _down,
         asked(
             (
@@ -247,7 +247,7 @@ STORIES = (
     ),
     Story(
         "change_one",
-        4,
+        6,
         _note,
         asked(
             (
@@ -265,7 +265,7 @@ STORIES = (
     ),
     Story(
         "spent_twice",
-        4,
+        6,
         _down_twice,
         asked(
             (
@@ -283,7 +283,7 @@ STORIES = (
     ),
     Story(
         "share_eat",
-        3.5,
+        5,
         _share_eat,
         asked(
             (
@@ -347,7 +347,7 @@ STORIES = (
     ),
     Story(
         "as_many",
-        4,
+        6,
         _multiple,
         asked(_AS_MANY, _HOW_MANY_M),
         ("Times: a × b",),
@@ -427,7 +427,7 @@ STORIES = (
     ),
     Story(
         "a_week",
-        3,
+        4,
         _one,
         (
             *asked(_DAILY, ("how many in a week", "how many is that in one week", "how many in 7 days")),
@@ -438,7 +438,7 @@ STORIES = (
     ),
     Story(
         "daily",
-        3,
+        4,
         _daily,
         (
             *asked(_DAILY, ("how many in {b} days", "how many is that in {b} days", "how many after {b} days")),

@@ -65,7 +65,7 @@ def _legs(dice: Dice, level: int) -> Numbers:
 STORIES = (
     Story(
         "together",
-        5,
+        8,
         _two,
         (
             "{N} has {a} {things} and {M} has {b} {things}. How many {things} do they have together?",
@@ -91,7 +91,7 @@ STORIES = (
     ),
     Story(
         "left",
-        6,
+        9,
         _down,
         (
             "{N} has {a} {things} and gives {b} of them to {M}. How many {things} are left?",
@@ -123,7 +123,7 @@ STORIES = (
     ),
     Story(
         "gain_loss",
-        3.5,
+        5,
         _gain_loss,
         (
             "{N} has {a} {things}. {He} gets {b} more and then gives away {c}. How many {things} does {he} have now?",
@@ -181,7 +181,7 @@ STORIES = (
     ),
     Story(
         "multiple",
-        4,
+        5,
         _times,
         (
             "{N} has {a} {things}. {M} has {b} times as many. How many {things} do they have together?",
@@ -203,7 +203,7 @@ STORIES = (
     ),
     Story(
         "share",
-        6,
+        10,
         _exact,
         (
             "{N} shares {a} {things} equally among {b} {people}. How many does each get?",
@@ -237,7 +237,7 @@ STORIES = (
     ),
     Story(
         "share_rest",
-        3.5,
+        4.5,
         _with_rest,
         (
             "{N} shares {a} {things} equally among {b} {people}. How many {things} are left over?",
@@ -298,7 +298,7 @@ STORIES = (
     ),
     Story(
         "boxes",
-        4,
+        5,
         _boxes,
         (
             "{N} has {a} {boxes} with {b} {things} each and {c} single {things}. How many {things} does {he} have?",
@@ -333,7 +333,7 @@ STORIES = (
     ),
     Story(
         "bus",
-        4,
+        6,
         _loss_gain,
         (
             "A bus carries {a} people. At a stop {b} get off and {c} get on. How many people are on the bus now?",
@@ -357,7 +357,7 @@ STORIES = (
     ),
     Story(
         "seats",
-        5,
+        8,
         _taken,
         (
             "A hall has {a} rows of {b} seats. {c} seats are taken. How many seats are free?",
