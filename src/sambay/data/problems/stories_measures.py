@@ -159,8 +159,8 @@ def _conversions(name: str, factor: int, one: str, large: str, small: str) -> tu
             f"In {to} that is {{box}}.",
         )
 
-    down = story("down", 0.35, (9, 30, 90), large, small, "×")
-    return down, story("up", 0.2, (9, 20, 40), small, large, "÷")
+    down = story("down", 0.7, (9, 30, 90), large, small, "×")
+    return down, story("up", 0.6, (9, 20, 40), small, large, "÷")
 
 
 STORIES = (
