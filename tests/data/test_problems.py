@@ -26,14 +26,20 @@ from sambay.data.problems import (
     same_answer,
     smalltalk_at,
     split_of,
+    stories_measures,
+    stories_money,
+    stories_puzzles,
+    stories_steps,
+    stories_things,
 )
 from sambay.data.problems.base import Dice
+from sambay.data.problems.stories import cast, told
 from sambay.data.problems.wording import as_typed
 from sambay.data.problems.work import Work
 
 SEED = 2024
 # It changes only when the data changes: a new value is a new data set.
-DIGEST = "09e1753e7c69b828"
+DIGEST = "f36209ceb750d8f3"
 
 
 @cache
@@ -287,10 +293,44 @@ ANSWERS: dict[str, Callable[..., Fraction | int | str]] = {
     "word_problems/wages": lambda a, b, c: a * b * c,
     "word_problems/fuel": lambda a, b: F(a * b, 100),
     "word_problems/number_and_multiple": lambda a, b: F(b, a + 1),
+    "word_problems/each_total": lambda a, b: a * b,
+    "word_problems/both": lambda a, b: a + b,
+    "word_problems/money_left": lambda a, b: a - b,
+    "word_problems/change_one": lambda a, b: b - a,
+    "word_problems/spent_twice": lambda a, b, c: a - b - c,
+    "word_problems/share_eat": lambda a, b, c: F(a, b) - c,
+    "word_problems/pool": lambda a, b, c: F(a + b, c),
+    "word_problems/more": lambda a, b: a + b,
+    "word_problems/fewer": lambda a, b: a - b,
+    "word_problems/fewer_together": lambda a, b: 2 * a - b,
+    "word_problems/as_many": lambda a, b: a * b,
+    "word_problems/half_as_many": lambda a: F(a, 2),
+    "word_problems/half_together": lambda a: F(3 * a, 2),
+    "word_problems/older": lambda a, b: a + b,
+    "word_problems/younger": lambda a, b: a - b,
+    "word_problems/age_times": lambda a, b: a * b,
+    "word_problems/a_week": lambda a: 7 * a,
+    "word_problems/daily": lambda a, b: a * b,
+    "word_problems/opening": lambda a, b: 12 + b - a,
+    "word_problems/average_5": lambda *numbers: F(sum(numbers), 5),
+    "word_problems/legs_2": lambda a: 2 * a,
+    "word_problems/legs_4": lambda a: 4 * a,
+    "word_problems/legs_6": lambda a: 6 * a,
+    "word_problems/legs_8": lambda a: 8 * a,
+    "word_problems/wheels_4": lambda a: 4 * a,
+    "word_problems/weeks_days": lambda a, b: 7 * a + b,
+    "word_problems/feet_inches": lambda a, b: 12 * a + b,
+    "word_problems/years_months": lambda a, b: 12 * a + b,
+    "word_problems/days_hours": lambda a, b: 24 * a + b,
+    "word_problems/kg_and_g": lambda a, b: 1000 * a + b,
+    "word_problems/km_and_m": lambda a, b: 1000 * a + b,
 }
+# How a story may write a number that is asked for.
+HIDDEN_NUMBERS = {"twice": 2, "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "dozen": 12}
 UNITS = {
     "meters_cm": 100, "km_m": 1000, "kg_g": 1000, "hours": 60, "minutes": 60, "weeks": 7, "days": 24,
-    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000,
+    "years": 12, "feet": 12, "cm_mm": 10, "liters": 1000, "dollars": 100, "yards": 3, "dozens": 12,
+    "tons": 1000, "pounds": 16,
 }  # fmt: skip
 for _unit, _factor in UNITS.items():
     ANSWERS[f"word_problems/{_unit}_down"] = lambda a, factor=_factor: a * factor
@@ -494,9 +534,13 @@ class TestSolutions:
             last = problem.thinking.split("\n")[-1]
             if problem.key.startswith(
                 (
-                    "fractions/compare", "decimals/compare", "arithmetic/remainder", "arithmetic/quotient",
-                    "arithmetic/root", *IN_WORDS,
-                )  # fmt: skip
+                    "fractions/compare",
+                    "decimals/compare",
+                    "arithmetic/remainder",
+                    "arithmetic/quotient",
+                    "arithmetic/root",
+                    *IN_WORDS,
+                )
             ):
                 continue
             if problem.key.startswith("word_problems/share_rest"):
@@ -545,8 +589,7 @@ class TestSolutions:
                 continue
             numbers = numbers_of(problem.key)
             needed = Counter(Fraction(x, 10**p) for x, p in zip(numbers[::2], numbers[1::2], strict=True))
-            question = problem.question.removeprefix(INSTRUCTION)
-            asked = Counter(Fraction(n) for n in re.findall(r"\d*\.?\d+", question))
+            asked = Counter(Fraction(n) for n in re.findall(r"\d*\.?\d+", plain(problem.question)))
             assert needed <= asked, problem
 
 
@@ -608,6 +651,9 @@ class TestWording:
             if problem.family in ("order_of_operations", "decimals"):
                 continue
             asked = Counter(int(n) for n in re.findall(r"\d+", plain(problem.question)))
+            if problem.family == "word_problems":
+                words = re.findall(r"[a-z]+", problem.question.lower())
+                asked.update(HIDDEN_NUMBERS[word] for word in words if word in HIDDEN_NUMBERS)
             # Of an equation 1x and + 0 are not written.
             needed = Counter(abs(n) for n in numbers_of(problem.key) if problem.family != "equations" or abs(n) > 1)
             # A power may say "cubed" for its exponent.
@@ -620,6 +666,28 @@ class TestWording:
             if problem.key.startswith("arithmetic/mul") and len(needed) == 1:
                 needed = Counter(set(needed))
             assert needed <= asked, problem
+
+    def test_every_template_of_a_story_can_be_told(self) -> None:
+        dice = Dice("templates")
+        for part in (stories_things, stories_money, stories_measures, stories_puzzles, stories_steps):
+            for story in part.STORIES:
+                numbers = dict(zip("abcde", story.draw(dice, 1), strict=False))
+                for text in story.texts:
+                    for _ in range(3):
+                        question = told(dice, text, cast(dice) | numbers)
+                        assert set(question) <= ALPHABET - set("[]{}\\"), (question, story.name)
+                        low = question.lower()
+                        assert not re.search(r"\b(i|we|they|you) (has|is|does|was|[a-z]+(ys|ves|ets))\b", low) or (
+                            re.search(r"\bi was\b", low)
+                        ), question
+                        assert not re.search(r"  |\b(a [aeio]|an [bcdfgjklmnpqrstvwxyz]|1 [a-z]+s\b)", low), question
+
+    def test_persons_and_prices_vary(self) -> None:
+        questions = [p.question for p in train() if p.family == "word_problems"]
+        for part in (r"\bI have\b", r"\bdoes she\b", r"\bthey\b", r"€\d", r"\d€", r"£", r"\$", r"\btwice\b",
+                     r"\bdozen\b",
+                     r"\bhalf\b", r"\bthree [a-z]+s\b", r"^A farmer\b", r"^If\b", r"; ", r"\bmph\b"):  # fmt: skip
+            assert any(re.search(part, question) for question in questions), part
 
     def test_typed_expressions_mean_what_is_asked(self) -> None:
         seen = 0
@@ -686,6 +754,20 @@ class TestSmalltalk:
             assert talk.thinking
         assert len({talk.key for talk in talks}) >= 6
         assert len({talk.question for talk in talks}) > 150
+
+    def test_what_is_declined_is_drawn(self) -> None:
+        talks = [smalltalk_at(SEED, index) for index in range(8_000)]
+        declined = {talk.question for talk in talks if re.search(r"other|too_", talk.key)}
+        assert len(declined) > 2_500
+        # What arithmetic can do is not declined.
+        for question in declined:
+            if root := re.search(r"(?:root of |sqrt\(?)[ ]?(\d+)", question):
+                assert round(int(root[1]) ** 0.5) ** 2 != int(root[1]), question
+        large = [talk for talk in talks if talk.key.endswith("too_large")]
+        assert len({talk.question for talk in large}) > 0.9 * len(large) > 500
+        for talk in large:
+            assert sum(map(len, re.findall(r"\d+", talk.question))) >= 5, talk
+            assert "too large" in talk.reply
 
 
 class TestTyping:

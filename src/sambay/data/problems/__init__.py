@@ -27,6 +27,7 @@ from sambay.data.problems import (
     stories_measures,
     stories_money,
     stories_puzzles,
+    stories_steps,
     stories_things,
 )
 from sambay.data.problems.answers import boxed, same_answer
@@ -55,7 +56,7 @@ def _of_kinds(family: str, kinds: Sequence[Kind]) -> Callable[[Dice], Draft]:
 
 _STORIES: Final = tuple(
     story.kind()
-    for part in (stories_things, stories_money, stories_measures, stories_puzzles)
+    for part in (stories_things, stories_money, stories_measures, stories_puzzles, stories_steps)
     for story in part.STORIES
 )
 _DRAFTS: Final[Mapping[str, Callable[[Dice], Draft]]] = {

@@ -29,6 +29,7 @@ from math import gcd
 from typing import Final
 
 from sambay.data.problems.base import Dice, Kind, Numbers, Written
+from sambay.data.problems.stories import currency
 from sambay.data.problems.wording import ask, written
 from sambay.data.problems.work import Work
 
@@ -38,6 +39,7 @@ _PERCENTS: Final = (
     tuple(range(1, 100)),
 )
 _GOODS: Final = (
+    "shirt", "book", "pair of shoes", "game", "laptop",
     "coat", "bag", "phone", "chair", "table", "lamp", "bike", "watch", "radio", "camera", "jacket", "sofa",
     "clock", "guitar", "tent", "dress", "printer", "desk", "carpet", "helmet", "suit", "mirror",
 )  # fmt: skip
@@ -68,6 +70,18 @@ _OF = (
     "{p}% of the {n} seats in a hall are taken. How many seats are taken?",
     "There are {n} trees in a park and {p}% of them are oaks. How many oaks are there?",
     "A shop sold {p}% of its {n} books. How many books did it sell?",
+    "A meal costs ${n}. You leave a {p}% tip. How much is the tip?",
+    "What is a {p}% tip on ${n}?",
+    "How much is a {p}% tip on a bill of ${n}?",
+    "{p}% tip on ${n}",
+    "A {thing} costs ${n}. The tax is {p}%. How much is the tax?",
+    "How much tax is {p}% on ${n}?",
+    "A {thing} costs ${n} and is {p}% off. How much do you save?",
+    "How much do you save with {p}% off ${n}?",
+    "A {thing} is ${n} with a discount of {p}%. How much is the discount?",
+    "A class has {n} pupils. {p}% of them are girls. How many girls are there?",
+    "{p}% of {n} pupils come by bus. How many is that?",
+    "I earn ${n} and save {p}% of it. How much do I save?",
 )
 _INCREASE = (
     "Increase {n} by {p}%.",
@@ -86,6 +100,19 @@ _INCREASE = (
     "A wage of {n} dollars grows by {p}%. What is the new wage?",
     "A town had {n} people. The number grew by {p}%. How many people live there now?",
     "A school had {n} pupils and now has {p}% more. How many pupils are there now?",
+    "A meal costs ${n}. You leave a {p}% tip. How much do you pay in total?",
+    "A meal costs ${n} and the tip is {p}%. What is the total?",
+    "The bill is ${n}. How much do you pay with a {p}% tip?",
+    "${n} plus {p}% tip, what is the total?",
+    "${n} plus {p}% tax",
+    "A {thing} costs ${n} and the tax is {p}%. What is the total price?",
+    "A {thing} costs ${n}, with {p}% tax added. How much do you pay?",
+    "If a {thing} costs ${n} and the tax is {p}%, what is the total?",
+    "A ${n} {thing} gets {p}% more expensive. What is the new price?",
+    "The price of a {thing} was ${n} and increased by {p}%. What is it now?",
+    "I earn ${n} and get {p}% more. How much do I earn now?",
+    "Rent of ${n} goes up {p}%. What is the new rent?",
+    "${n} increased by {p}%",
 )
 _DECREASE = (
     "Decrease {n} by {p}%.",
@@ -104,6 +131,24 @@ _DECREASE = (
     "In a sale everything is {p}% off. What does a {thing} cost that was {n} dollars?",
     "A tank holds {n} liters. {p}% of the water is used. How many liters are left?",
     "A shop had {n} books and sold {p}% of them. How many books are left?",
+    "A {thing} costs ${n} and is {p}% off. What is the sale price?",
+    "A {thing} costs ${n} and is {p}% off. How much do I pay?",
+    "If a {thing} costs ${n} and is {p}% off, what is the sale price?",
+    "A ${n} {thing} is {p}% off. What is the price now?",
+    "A ${n} {thing} is on sale for {p}% off. How much is it?",
+    "A {thing} costs ${n}. It is {p}% off today. What is the new price?",
+    "A {thing} was ${n}, now {p}% off. What does it cost?",
+    "The {thing} is ${n} with a {p}% discount. What do you pay?",
+    "How much is a ${n} {thing} with {p}% off?",
+    "What is the price of a ${n} {thing} after a {p}% discount?",
+    "${n} with {p}% off",
+    "{p}% off ${n}",
+    "What is {p}% off ${n}?",
+    "Price ${n}, discount {p}%. What is the sale price?",
+    "I have a {p}% coupon for a ${n} {thing}. How much do I pay?",
+    "A {thing} loses {p}% of its value of ${n}. What is it worth now?",
+    "I had ${n} and spent {p}% of it. How much is left?",
+    "${n} reduced by {p}%",
 )
 _WHAT = (
     "What percent of {b} is {a}?",
@@ -130,6 +175,8 @@ _BEFORE_DOWN = (
     "With a discount of {p}% a {thing} costs ${f}. Find the original price.",
     "The price of a {thing} fell by {p}% to {f} dollars. What was the price before?",
     "A {thing} is {p}% off and now costs {f} dollars. How much was it before the sale?",
+    "A {thing} costs ${f} after {p}% off. What was the original price?",
+    "After a {p}% discount I paid ${f}. What was the price before?",
     "You pay {f} dollars for a {thing} that is reduced by {p}%. What is the full price?",
     "A number decreased by {p}% is {f}. What is the number?",
     "A number is reduced by {p}% and becomes {f}. Find the number.",
@@ -153,6 +200,8 @@ _BEFORE_UP = (
     "If a number plus {p}% of it is {f}, what is the number?",
 )
 _RISE = (
+    "A {thing} went from ${a} to ${b}. What is the percent increase?",
+    "The price goes up from ${a} to ${b}. How many percent is that?",
     "A price rises from {a} to {b} dollars. By what percent does it rise?",
     "What is the percent increase from {a} to {b}?",
     "Find the percentage increase from {a} to {b}.",
@@ -167,6 +216,8 @@ _RISE = (
     "By what percentage must {a} be increased to get {b}?",
 )
 _FALL = (
+    "A {thing} went from ${a} down to ${b}. What is the percent decrease?",
+    "A ${a} {thing} is sold for ${b}. What is the discount in percent?",
     "A price falls from {a} to {b} dollars. By what percent does it fall?",
     "What is the percent decrease from {a} to {b}?",
     "Find the percentage decrease from {a} to {b}.",
@@ -291,7 +342,7 @@ def _write(
         work = Work()
         result = solve(work, numbers)
         slots = dict(zip(names, numbers, strict=True))
-        question = ask(dice, templates, thing=dice.pick(_GOODS), **slots)
+        question = currency(dice, ask(dice, templates, thing=dice.pick(_GOODS), **slots))
         return written(dice, work, question, result, replies)
 
     return write

@@ -11,21 +11,27 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from sambay.data.problems.base import Dice, Problem, Weighted
+from sambay.data.problems.smalltalk_other import hard_question, large_question, other_question
 
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """One kind of small talk: what is said, what is thought about it, what may be answered."""
+    """One kind of small talk: what is said, what is thought about it, what may be answered.
+
+    Most of what is declined is drawn from pieces; the questions listed come up beside it.
+    """
 
     name: str
     weight: float
     questions: tuple[str, ...]
     thinking: str
     replies: tuple[str, ...]
+    drawn: Callable[[Dice], str] | None = None
 
 
 _TALKS: Final = (
@@ -114,7 +120,7 @@ _TALKS: Final = (
     ),
     _Talk(
         "other",
-        6,
+        9,
         (
             "What is the capital of France?", "Who wrote Hamlet?", "What is the weather like?",
             "Tell me a joke.", "Write a poem about the sea.", "Who is the president?",
@@ -137,10 +143,11 @@ _TALKS: Final = (
             "Sorry, I only solve school mathematics. Try: What is 15% of 80?",
             "I am sorry, I only know school mathematics. Try: 347 + 586",
         ),
+        other_question,
     ),
     _Talk(
         "too_hard",
-        2,
+        9,
         (
             "What is the integral of x^2?", "Differentiate sin(x).", "Prove the Riemann hypothesis.",
             "What is the derivative of x^3?", "Solve the quadratic equation x^2 - 5x + 6 = 0.",
@@ -150,6 +157,15 @@ _TALKS: Final = (
         ),
         "This is beyond what I know.",
         ("Sorry, that is beyond me. I solve arithmetic, fractions, linear equations and word problems.",),
+        hard_question,
+    ),
+    _Talk(
+        "too_large",
+        4,
+        (),
+        "These numbers are too large.",
+        ("These numbers are too large for me. I calculate with smaller ones, such as 347 × 6.",),
+        large_question,
     ),
 )  # fmt: skip
 _TABLE: Final = Weighted([(talk, talk.weight) for talk in _TALKS])
@@ -167,7 +183,8 @@ def smalltalk_at(seed: int, index: int) -> Problem:
     """
     dice = Dice("smalltalk", seed, index)
     talk = _TABLE.draw(dice)
-    question = dice.pick(talk.questions)
+    listed = talk.drawn is None or (talk.questions and dice.chance(0.2))
+    question = dice.pick(talk.questions) if listed or talk.drawn is None else talk.drawn(dice)
     if dice.chance(0.3):
         question = question.lower()
     if question[-1] in ".?" and dice.chance(0.3):

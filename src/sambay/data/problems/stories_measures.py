@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sambay.data.problems.base import Dice, Numbers
-from sambay.data.problems.stories import Story, upto
+from sambay.data.problems.stories import Story, asked, upto
 
 
 def _ride(dice: Dice, level: int) -> Numbers:
@@ -111,7 +111,16 @@ _UNITS = (
     ("feet", 12, "foot", "feet", "inches"),
     ("cm_mm", 10, "centimeter", "centimeters", "millimeters"),
     ("liters", 1000, "liter", "liters", "milliliters"),
+    ("dollars", 100, "dollar", "dollars", "cents"),
+    ("yards", 3, "yard", "yards", "feet"),
+    ("tons", 1000, "ton", "tons", "kilograms"),
+    ("dozens", 12, "dozen", "dozen", "eggs"),
+    ("pounds", 16, "pound", "pounds", "ounces"),
 )
+_SHORT = {
+    "meters": "m", "centimeters": "cm", "kilometers": "km", "kilograms": "kg", "grams": "g", "liters": "l",
+    "milliliters": "ml", "millimeters": "mm", "hours": "h", "minutes": "min", "seconds": "sec",
+}  # fmt: skip
 _CONVERT = (
     "How many {to} are {{a}} {of}?",
     "How many {to} are there in {{a}} {of}?",
@@ -122,6 +131,14 @@ _CONVERT = (
     "{{a}} {of} to {to}",
     "What is {{a}} {of} in {to}?",
     "How many {to} do {{a}} {of} make?",
+    "How many {to} in {{a}} {of}?",
+    "how many {to} are {{a}} {of}",
+    "What are {{a}} {of} in {to}?",
+    "{{a}} {of} = how many {to}?",
+    "{{a}} {of} is how many {to}?",
+    "{{N}} needs {{a}} {of}. How many {to} is that?",
+    "How much is {{a}} {of} in {to}?",
+    "Change {{a}} {of} into {to}.",
 )
 
 
@@ -134,19 +151,22 @@ def _conversions(name: str, factor: int, one: str, large: str, small: str) -> tu
             f"{name}_{suffix}",
             weight,
             lambda dice, level: (scale * upto(dice, level, *most),),
-            tuple(text.format(of=of, to=to) for text in _CONVERT),
+            (
+                *(text.format(of=of, to=to) for text in _CONVERT),
+                *(text.format(of=_SHORT.get(of, of), to=_SHORT.get(to, to)) for text in _CONVERT),
+            ),
             (f"One {one} has {factor} {small}: a {sign} {factor}",),
             f"In {to} that is {{box}}.",
         )
 
-    down = story("down", 0.35, (9, 30, 90), large, small, "×")
-    return down, story("up", 0.2, (9, 20, 40), small, large, "÷")
+    down = story("down", 0.7, (9, 30, 90), large, small, "×")
+    return down, story("up", 0.6, (9, 20, 40), small, large, "÷")
 
 
 STORIES = (
     Story(
         "distance",
-        3,
+        8,
         _ride,
         (
             "A car drives {b} hours at {a} km per hour. How far does it go?",
@@ -155,32 +175,74 @@ STORIES = (
             "How far does a bus get in {b} hours at {a} km/h?",
             "{N} drives at a speed of {a} km per hour. What distance does {he} cover in {b} hours?",
             "A ship moves at {a} miles per hour for {b} hours. How many miles does it move?",
+            *asked(
+                (
+                    "a {car} goes {a} km an hour",
+                    "a {car} goes {a} km/h",
+                    "a {car} travels at {a} km/h",
+                    "a {car} travels {a} km per hour",
+                    "a {car} moves at a speed of {a} km/h",
+                    "{N} [drives] at {a} km/h",
+                    "{N} [rides] {a} km in one hour",
+                ),
+                ("how far does it go in {b} hours", "how far in {b} hours", "how many km is that in {b} hours"),
+            ),
+            *asked(
+                ("a {car} drives {b} hours at {a} km/h", "a {car} travels for {b} hours at {a} km/h"),
+                ("how far does it go", "how far is that", "what is the distance", "how many km does it travel"),
+            ),
         ),
         ("Speed times time: a × b",),
         "The distance is {box}.",
     ),
     Story(
         "speed",
-        2,
+        6.5,
         _ridden,
         (
             "A car drives {a} km in {b} hours. What is its speed in km per hour?",
             "{N} rides {a} km in {b} hours. How fast is that in km/h?",
             "A train needs {b} hours for {a} km. Find its average speed.",
             "What is the average speed in km/h if {N} drives {a} km in {b} hours?",
+            *asked(
+                (
+                    "a {car} drives {a} km in {b} hours",
+                    "a {car} travels {a} km in {b} hours",
+                    "a {car} covers {a} km in {b} hours",
+                    "a {car} takes {b} hours for {a} km",
+                    "{N} [rides] {a} km in {b} hours",
+                ),
+                (
+                    "what is its average speed",
+                    "what is the average speed",
+                    "how fast is that",
+                    "what is the speed",
+                    "how many km per hour is that",
+                    "how fast is it in km/h",
+                ),
+            ),
         ),
         ("Distance by time: a ÷ b",),
         "The speed is {box}.",
     ),
     Story(
         "time",
-        2,
+        5,
         _to_ride,
         (
             "How many hours does a car need for {a} km at {b} km per hour?",
             "{N} travels {a} km at {b} km/h. How many hours does it take?",
             "A boat goes {b} km per hour. How long does it take for {a} km?",
             "A train drives {b} km in an hour. How many hours does it need for {a} km?",
+            *asked(
+                ("a {car} goes {b} km/h", "a {car} travels at {b} km/h", "{N} [drives] {b} km/h"),
+                ("how long does it take for {a} km", "how many hours for {a} km", "how long do {a} km take"),
+            ),
+            "How long does it take to travel {a} km at {b} km/h?",
+            "How long does it take to drive {a} km at {b} km/h?",
+            "How long does a {car} take for {a} km at {b} km/h?",
+            "How many hours do you need for {a} km at {b} km/h?",
+            "{a} km at {b} km/h, how long does it take?",
         ),
         ("Distance by speed: a ÷ b",),
         "The number of hours is {box}.",
@@ -199,7 +261,7 @@ STORIES = (
     ),
     Story(
         "meeting",
-        2,
+        1.5,
         _meeting,
         (
             "Two trains are {c} km apart and drive toward each other at {a} km/h and {b} km/h. "
@@ -214,7 +276,7 @@ STORIES = (
     ),
     Story(
         "area",
-        3,
+        4.5,
         _sides,
         (
             "A rectangle is {a} cm long and {b} cm wide. What is its area?",
@@ -223,6 +285,19 @@ STORIES = (
             "A garden is {a} m long and {b} m wide. How many square meters is that?",
             "A floor measures {a} m by {b} m. Calculate its area.",
             "Area of a rectangle with length {a} and width {b}",
+            *asked(
+                (
+                    "a rectangle is {a} {cm} by {b} {cm}",
+                    "the rectangle is {a} {cm} by {b} {cm}",
+                    "a rectangle has sides of {a} {cm} and {b} {cm}",
+                    "a room is {a} {cm} long and {b} {cm} wide",
+                    "the length is {a} {cm} and the width is {b} {cm}",
+                ),
+                ("what is the area", "what is its area", "how large is the area", "find the area"),
+                condition=False,
+            ),
+            "area of a {a} {cm} by {b} {cm} rectangle",
+            "What is the area of a rectangle {a} {cm} by {b} {cm}?",
         ),
         ("Length times width: a × b",),
         "The area is {box}.",
@@ -230,7 +305,7 @@ STORIES = (
     ),
     Story(
         "perimeter",
-        3,
+        4.5,
         _sides,
         (
             "A rectangle is {a} cm long and {b} cm wide. What is its perimeter?",
@@ -239,6 +314,19 @@ STORIES = (
             "A garden is {a} m long and {b} m wide. How many meters of fence go around it?",
             "{N} walks once around a field of {a} m by {b} m. How many meters does {he} walk?",
             "Perimeter of a rectangle with length {a} and width {b}",
+            *asked(
+                (
+                    "a rectangle is {a} {cm} by {b} {cm}",
+                    "the rectangle is {a} {cm} by {b} {cm}",
+                    "a rectangle has sides of {a} {cm} and {b} {cm}",
+                    "a room is {a} {cm} long and {b} {cm} wide",
+                    "the length is {a} {cm} and the width is {b} {cm}",
+                ),
+                ("what is the perimeter", "what is its perimeter", "how long is the perimeter", "find the perimeter"),
+                condition=False,
+            ),
+            "perimeter of a {a} {cm} by {b} {cm} rectangle",
+            "What is the perimeter of a rectangle {a} {cm} by {b} {cm}?",
         ),
         ("Length plus width: a + b", "Times 2: P × 2"),
         "The perimeter is {box}.",
@@ -253,6 +341,15 @@ STORIES = (
             "Find the perimeter of a square with side {a}.",
             "What is the perimeter of a square of side length {a}?",
             "How long is the fence around a square garden with sides of {a} m?",
+            *asked(
+                (
+                    "a square has a side of {a} {cm}",
+                    "the side of a square is {a} {cm}",
+                    "each side of a square is {a} {cm}",
+                ),
+                ("what is the perimeter", "what is its perimeter", "how long is the perimeter"),
+            ),
+            "perimeter of a square with side {a} {cm}",
         ),
         ("Four sides: a × 4",),
         "The perimeter is {box}.",
@@ -266,6 +363,15 @@ STORIES = (
             "Find the area of a square with side {a}.",
             "What is the area of a square of side length {a}?",
             "How many square meters has a square garden with sides of {a} m?",
+            *asked(
+                (
+                    "a square has a side of {a} {cm}",
+                    "the side of a square is {a} {cm}",
+                    "each side of a square is {a} {cm}",
+                ),
+                ("what is the area", "what is its area", "how large is the area"),
+            ),
+            "area of a square with side {a} {cm}",
         ),
         ("Side times side: a × a",),
         "The area is {box}.",
@@ -285,7 +391,7 @@ STORIES = (
     ),
     Story(
         "width",
-        2,
+        1.2,
         _width,
         (
             "A rectangle has a perimeter of {b} and a length of {a}. What is its width?",
@@ -298,7 +404,7 @@ STORIES = (
     ),
     Story(
         "triangle",
-        2,
+        1.5,
         _triangle,
         (
             "A triangle has a base of {a} and a height of {b}. What is its area?",
@@ -312,7 +418,7 @@ STORIES = (
     ),
     Story(
         "angles",
-        2,
+        1.5,
         _angles,
         (
             "Two angles of a triangle are {a} and {b} degrees. How many degrees is the third?",
@@ -325,7 +431,7 @@ STORIES = (
     ),
     Story(
         "volume",
-        2,
+        1.5,
         _solid,
         (
             "A box is {a} cm long, {b} cm wide and {c} cm high. What is its volume?",
@@ -339,7 +445,7 @@ STORIES = (
     ),
     Story(
         "posts",
-        2,
+        1,
         _posts,
         (
             "A fence of {a} m has a post every {b} m, also at both ends. How many posts are there?",
@@ -359,6 +465,10 @@ STORIES = (
             "Convert {a} h {b} min to minutes.",
             "{N} works {a} h and {b} min. How many minutes does {he} work?",
             "{a} h {b} min in minutes",
+            "How many minutes are in {a} hours and {b} minutes?",
+            "How many minutes are {a} hours and {b} minutes?",
+            "A trip takes {a} hours and {b} minutes. How many minutes is that?",
+            "{a} hours {b} minutes in minutes",
         ),
         ("Hours in minutes: a × 60", "Total: P + b"),
         "The number of minutes is {box}.",
@@ -385,6 +495,18 @@ STORIES = (
             "A train leaves at {a}:{b:02d} and arrives at {c}:{d:02d}. How many minutes is the ride?",
             "How many minutes is it from {a}:{b:02d} to {c}:{d:02d}?",
             "{N} works from {a}:{b:02d} to {c}:{d:02d}. How many minutes is that?",
+            *asked(
+                (
+                    "a {car} leaves at {a}:{b:02d} and arrives at {c}:{d:02d}",
+                    "school starts at {a}:{b:02d} and ends at {c}:{d:02d}",
+                    "it is {a}:{b:02d} now and the game starts at {c}:{d:02d}",
+                    "{N} [works] from {a}:{b:02d} to {c}:{d:02d}",
+                ),
+                ("how many minutes is that", "how long is that in minutes", "how many minutes are between them"),
+            ),
+            "How many minutes are there between {a}:{b:02d} and {c}:{d:02d}?",
+            "How long is it from {a}:{b:02d} to {c}:{d:02d} in minutes?",
+            "minutes from {a}:{b:02d} to {c}:{d:02d}",
         ),
         ("Hours: c - a", "In minutes: P × 60", "Minutes: Q + d", "Minutes: R - b"),
         "The number of minutes is {box}.",
@@ -422,13 +544,16 @@ STORIES = (
             "Convert {a} m {b} cm to cm.",
             "A rope is {a} m and {b} cm long. How long is it in cm?",
             "Write {a} m {b} cm in centimeters.",
+            "{a} m {b} cm in cm",
+            "How many cm are {a} m and {b} cm?",
+            "How many centimeters are in {a} meters and {b} centimeters?",
         ),
         ("Meters in cm: a × 100", "Total: P + b"),
         "The length in cm is {box}.",
     ),
     Story(
         "stairs",
-        1.5,
+        1,
         _stairs,
         (
             "There are {a} steps between two floors. {N} climbs {b} floors up and down again. "

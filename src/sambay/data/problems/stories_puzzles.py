@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import gcd
 
 from sambay.data.problems.base import Dice, Numbers
-from sambay.data.problems.stories import Story, upto
+from sambay.data.problems.stories import Story, asked, upto
 
 
 def _ages(dice: Dice, level: int) -> Numbers:
@@ -102,6 +102,11 @@ STORIES = (
             "{N} is {a} years old. {M} is {b} years older. How old will {M} be in {c} years?",
             "{M} is {b} years older than {N}, who is {a}. How old is {M} in {c} years?",
             "{N} is {a} and {M} is {b} years older. What is the age of {M} after {c} years?",
+            *asked(
+                ("{N} [is] {a}. {M} is {b} years older", "{N} [is] {a} and {M} is {b} years older"),
+                ("how old is {M} in {c} years", "how old will {M} be in {c} years"),
+                condition=False,
+            ),
         ),
         ("Age now: a + b", _FUTURE),
         "The age is {box}.",
@@ -120,7 +125,7 @@ STORIES = (
     ),
     Story(
         "consecutive_low",
-        1.5,
+        0.8,
         _consecutive,
         (
             "The sum of three consecutive numbers is {a}. What is the smallest?",
@@ -132,7 +137,7 @@ STORIES = (
     ),
     Story(
         "consecutive_high",
-        1.5,
+        0.8,
         _consecutive,
         (
             "The sum of three consecutive numbers is {a}. What is the largest?",
@@ -151,6 +156,8 @@ STORIES = (
             "Find the mean of {a} and {b}.",
             "Which number is halfway between {a} and {b}?",
             "{N} scores {a} points and {b} points in two games. What is the average?",
+            "average of {a} and {b}",
+            "What is the mean of {a} and {b}?",
         ),
         ("Sum: a + b", "Average: P ÷ 2"),
         "The average is {box}.",
@@ -166,6 +173,10 @@ STORIES = (
             "{N} scores {a}, {b} and {c} points in three games. What is the average?",
             "{N} walks {a}, {b} and {c} km on three days. How many km is that a day on average?",
             "Average of {a}, {b}, {c}",
+            "What is the average of these numbers: {a}, {b}, {c}?",
+            "Find the average of {a}, {b} and {c}.",
+            "What is the mean of {a}, {b}, {c}?",
+            "average of {a}, {b} and {c}",
         ),
         ("Sum: a + b", "Sum: P + c", "Average: Q ÷ 3"),
         "The average is {box}.",
@@ -180,6 +191,9 @@ STORIES = (
             "Find the mean of {a}, {b}, {c} and {d}.",
             "{N} has the scores {a}, {b}, {c} and {d}. What is the average score?",
             "Mean of {a}, {b}, {c}, {d}",
+            "What is the average of these numbers: {a}, {b}, {c}, {d}?",
+            "Find the average of {a}, {b}, {c} and {d}.",
+            "average of {a}, {b}, {c} and {d}",
         ),
         ("Sum: a + b", "Sum: P + c", "Sum: Q + d", "Average: R ÷ 4"),
         "The average is {box}.",
@@ -187,7 +201,7 @@ STORIES = (
     ),
     Story(
         "average_missing",
-        2,
+        1,
         _missing,
         (
             "The average of three numbers is {a}. Two of them are {b} and {c}. What is the third?",
@@ -199,7 +213,7 @@ STORIES = (
     ),
     Story(
         "ratio",
-        3,
+        2,
         _ratio,
         (
             "{N} and {M} share {c} {money} in the ratio {a}:{b}. How much does {N} get?",
@@ -213,7 +227,7 @@ STORIES = (
     ),
     Story(
         "think_plus",
-        3,
+        2,
         _think,
         (
             "I think of a number, multiply it by {a} and add {b}. I get {c}. What is the number?",
@@ -227,7 +241,7 @@ STORIES = (
     ),
     Story(
         "think_minus",
-        2,
+        1.5,
         _think_minus,
         (
             "I think of a number, multiply it by {a} and subtract {b}. I get {c}. What is the number?",
@@ -240,7 +254,7 @@ STORIES = (
     ),
     Story(
         "larger",
-        2,
+        1.5,
         _sum_difference,
         (
             "Two numbers have the sum {a} and the difference {b}. What is the larger number?",
@@ -252,7 +266,7 @@ STORIES = (
     ),
     Story(
         "smaller",
-        2,
+        1.5,
         _sum_difference,
         (
             "Two numbers have the sum {a} and the difference {b}. What is the smaller number?",
@@ -264,7 +278,7 @@ STORIES = (
     ),
     Story(
         "rabbits",
-        2,
+        1,
         _heads,
         (
             "A farm has hens and rabbits with {a} heads and {b} legs in all. How many rabbits are there?",
@@ -283,6 +297,14 @@ STORIES = (
             "{a} machines do a job in {b} hours. How many hours do {c} machines take?",
             "Food lasts {a} horses for {b} days. How many days does it last for {c} horses?",
             "If {a} painters finish in {b} days, in how many days do {c} painters finish?",
+            *asked(
+                (
+                    "{a} workers need {b} days",
+                    "{a} people build a wall in {b} days",
+                    "it takes {a} workers {b} days to build a house",
+                ),
+                ("how many days do {c} need", "how long does it take {c}", "how many days for {c}"),
+            ),
         ),
         ("For one: a × b", "Shared: P ÷ c"),
         "The number is {box}.",
@@ -296,6 +318,16 @@ STORIES = (
             "{N} types {a} words in {b} minutes. How many words does {he} type in {c} minutes?",
             "A pump moves {a} liters in {b} hours. How many liters does it move in {c} hours?",
             "{N} packs {a} {things} in {b} hours. How many {things} does {he} pack in {c} hours?",
+            *asked(
+                (
+                    "{N} [packs] {a} {boxes} in {b} hours",
+                    "a machine makes {a} {things} in {b} hours",
+                    "a printer prints {a} pages in {b} minutes",
+                    "{N} [reads] {a} pages in {b} days",
+                    "{N} [makes] {a} {things} in {b} days",
+                ),
+                ("how many is that in {c}", "how many in {c} at this rate"),
+            ),
         ),
         ("In one: a ÷ b", "In all: P × c"),
         "The number is {box}.",
@@ -322,13 +354,17 @@ STORIES = (
             "{N} gets {a} {money} per hour. {He} works {b} hours on each of {c} days. How much is that?",
             "A worker earns ${a} per hour. How many dollars are that for {c} days of {b} hours?",
             "{N} reads {a} pages an hour, {b} hours a day. How many pages are that in {c} days?",
+            *asked(
+                ("{N} [earns] ${a} an hour and [works] {b} hours a day", "{N} [gets] ${a} per hour, {b} hours a day"),
+                ("how much is that in {c} days", "how much [does] {he} earn in {c} days"),
+            ),
         ),
         ("In a day: a × b", "In all: P × c"),
         "The total is {box}.",
     ),
     Story(
         "fuel",
-        2,
+        1,
         _fuel,
         (
             "A car uses {a} liters of fuel per 100 km. How many liters does it use for {b} km?",

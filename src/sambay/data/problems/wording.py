@@ -19,7 +19,7 @@ _INSTRUCTION_SHARE = 0.06
 
 # Every character that a problem may contain, in any field.
 ALPHABET: Final = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n+-*/×÷^=<>()[]{}\\.,:;?!'%$−·²³"
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n+-*/×÷^=<>()[]{}\\.,:;?!'%$€£−·²³"
 )
 
 _IMPERATIVES = frozenset((
