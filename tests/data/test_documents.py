@@ -107,9 +107,7 @@ def test_steps_resume_anywhere_with_the_same_documents(tokens, longest, shapes):
         length, prompt = shapes[index % len(shapes)]
         return Document(tuple(range(index, index + length)), min(prompt, length - 1), "x")
 
-    usable = [
-        i for i, (length, prompt) in enumerate(shapes) if max(1, min(prompt, length - 1)) < length <= longest
-    ]
+    usable = [i for i, (length, prompt) in enumerate(shapes) if max(1, min(prompt, length - 1)) < length <= longest]
     if not usable:
         with pytest.raises(ConfigError, match=f"longest is {longest}"):
             take(made, 0, tokens, longest, 1)

@@ -13,9 +13,11 @@ from sambay.data.documents import Document
 from sambay.engine import LLM
 from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
+from sambay.tokenizer import Tokenizer
 from sambay.train import trainer as module
 from sambay.train.recipe import Recipe
 from sambay.train.trainer import Trainer, latest_checkpoint, summed_loss, token_losses
+from sambay.train.vocabulary import PHI_CHAT_TEMPLATE, train_tokenizer
 
 RECIPE = {
     "model": {
@@ -161,6 +163,17 @@ def test_the_checkpoint_is_a_model(straight):
     assert llm.engine.end_ids == {llm.tokenizer.token_id("<|end|>"), llm.tokenizer.eos_token_id}
     output = llm.chat([{"role": "user", "content": "What is 2 + 2?"}], SamplingParams(max_tokens=5))[0]
     assert len(output.outputs[0].token_ids) <= 5
+
+
+def test_the_model_has_the_tokens_of_its_tokenizer(tmp_path, monkeypatch):
+    def made(texts, size, **options):
+        right = train_tokenizer(texts, size, **options)
+        config = {"bos_token": "<|user|>", "eos_token": "<|endoftext|>", "pad_token": "<|end|>"}
+        return Tokenizer(right._backend, config, template=PHI_CHAT_TEMPLATE)
+
+    monkeypatch.setattr(module, "train_tokenizer", made)
+    config = Trainer(make(), tmp_path).model.config
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (2, 0, 4)
 
 
 def test_a_run_is_reproducible(straight, tmp_path):

@@ -178,8 +178,10 @@ class Trainer:
     def _forget_later_log(self) -> None:
         """Drop what a run that was killed logged after its checkpoint: these steps come again."""
         path = self.directory / _LOG
+        if not path.exists():
+            return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):  # the last line of a run that was killed
                 if json.loads(line)["step"] <= self.step:
                     kept.append(line + "\n")
@@ -212,7 +214,8 @@ class Trainer:
                 if not (math.isfinite(mean) and torch.isfinite(norm)):
                     raise ConfigError(
                         f"training diverged: at step {self.step + 1} the loss is {mean} and the norm of its gradient "
-                        f"{norm.item()}; begin a new run with a lower optimizer.lr than {self.recipe.optimizer.lr} or a longer schedule.warmup"
+                        f"{norm.item()}; begin a new run with a lower optimizer.lr than {self.recipe.optimizer.lr} "
+                        "or a longer schedule.warmup"
                     )
                 self.optimizer.step()
                 self.step += 1
