@@ -107,17 +107,17 @@ def test_steps_resume_anywhere_with_the_same_documents(tokens, longest, shapes):
         length, prompt = shapes[index % len(shapes)]
         return Document(tuple(range(index, index + length)), min(prompt, length - 1), "x")
 
-    usable = [i for i, (length, prompt) in enumerate(shapes) if min(length, longest) > max(1, min(prompt, length - 1))]
+    usable = [i for i, (length, prompt) in enumerate(shapes) if max(1, min(prompt, length - 1)) < length <= longest]
     if not usable:
         with pytest.raises(ConfigError, match=f"longest is {longest}"):
             take(made, 0, tokens, longest, 1)
         return
     steps = take(made, 0, tokens, longest, 6)
     drawn = [document for documents, _ in steps for document in documents]
-    # Every document with anything to learn, in order, none twice.
+    # Every document with anything to learn that is not too long, whole, in order, none twice.
     indices = [document.ids[0] for document in drawn]
     assert indices == [i for i in range(indices[-1] + 1) if i % len(shapes) in usable]
-    assert all(document.ids == made(i).ids[:longest] for i, document in zip(indices, drawn, strict=True))
+    assert all(document == made(i) for i, document in zip(indices, drawn, strict=True))
     assert all(document.learned > 0 for document in drawn)
     for documents, _ in steps:
         assert documents
@@ -126,22 +126,22 @@ def test_steps_resume_anywhere_with_the_same_documents(tokens, longest, shapes):
         assert take(made, steps[done - 1][1], tokens, longest, 6 - done) == steps[done:]
 
 
-def test_documents_are_cut(source):
+def test_documents_are_never_cut(source):
     whole = [source(index) for index in range(200)]
     limit = sorted(len(document.ids) for document in whole)[100]
-    cut = [document.ids for documents, _ in take(source, 0, 2000, limit, 5) for document in documents]
-    assert max(map(len, cut)) == limit
-    assert cut == [document.ids[:limit] for document in whole if document.prompt_length < limit][: len(cut)]
+    drawn = [document for documents, _ in take(source, 0, 1000, limit, 3) for document in documents]
+    assert drawn == [document for document in whole if len(document.ids) <= limit][: len(drawn)]
+    assert {document.ids[-1] for document in drawn} == {source.end}
 
 
-def test_prompts_that_fill_everything(source):
-    with pytest.raises(ConfigError, match="longest is 3: 1000 documents in a row have longer prompts; raise it"):
+def test_documents_that_are_all_too_long(source):
+    with pytest.raises(ConfigError, match="longest is 3: 1000 documents in a row are longer; raise it"):
         take(source, 0, 100, 3, 1)
 
 
 def test_collate(source):
     documents = [source(i) for i in range(7)]
-    packed = collate(documents)
+    packed = collate(documents, "cpu")
     assert packed.counts == tuple(len(document.ids) - document.prompt_length for document in documents)
     assert packed.batch.lengths == tuple(len(document.ids) - 1 for document in documents)
     targets = packed.targets.split(packed.counts)
@@ -159,8 +159,13 @@ def test_collate(source):
 
 
 def test_collate_at_the_edges():
-    packed = collate([Document((5, 6, 7), 0, "x"), Document((8, 9), 1, "x"), Document((1, 2, 3), 3, "x")])
+    packed = collate([Document((5, 6, 7), 0, "x"), Document((8, 9), 1, "x"), Document((1, 2, 3), 3, "x")], "cpu")
     assert packed.counts == (2, 1, 0)
     assert packed.targets.tolist() == [6, 7, 9]
     assert packed.batch.input_ids.tolist() == [5, 6, 8, 1, 2]
     assert packed.batch.rows.tolist() == [0, 1, 2]
+
+
+def test_a_batch_is_where_the_model_is():
+    packed = collate([Document((5, 6, 7), 1, "x"), Document((8, 9), 1, "x")], "meta")
+    assert packed.batch.input_ids.device.type == packed.targets.device.type == "meta"

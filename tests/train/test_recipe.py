@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ def test_defaults_and_types():
     assert recipe.to_dict()["optimizer"]["betas"] == (0.8, 0.9)
 
 
+def test_what_is_kept_beside_a_run_is_read_back():
+    recipe = Recipe.from_dict({"model": MODEL, "optimizer": {"betas": [0.8, 0.9]}, "run": {"workers": 3}})
+    kept = json.loads(json.dumps(recipe.to_dict()))
+    assert Recipe.from_dict(kept) == Recipe.of_run(kept) == recipe
+    # A run of the first version stored what follows from the tokenizer; a younger key is at its default.
+    older = {**kept, "model": {**kept["model"], "vocab_size": 1024, "bos_token_id": None, "torch_dtype": "float32"}}
+    del older["run"]["threads"], older["model"]["logits_multiplier"]
+    assert Recipe.of_run(older) == recipe
+    for nonsense in ([], 5, {}, {"model": 5}):
+        with pytest.raises(ConfigError, match="it is no recipe"):
+            Recipe.of_run(nonsense)
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.name)
 def test_recipes_that_we_ship(path):
     assert Recipe.load(path).schedule.steps > 0
@@ -42,6 +56,12 @@ def test_recipes_that_we_ship(path):
         ({"modle": {}}, r"unknown table \[modle\]: it knows model, data, optimizer, schedule, run"),
         ({"data": {"sed": 1}}, r"\[data\] has an unknown key 'sed': it knows seed, "),
         ({"model": {**MODEL, "hidden": 3}}, r"\[model\] has an unknown key 'hidden': it knows .*hidden_size"),
+        (
+            {"model": {**MODEL, "vocab_size": 500}},
+            r"\[model\] has vocab_size = 500, but vocab_size is that of the tokenizer: set data.vocab_size instead",
+        ),
+        ({"model": {**MODEL, "bos_token_id": 1}}, "bos_token_id comes from the tokenizer: leave it out"),
+        ({"model": {**MODEL, "torch_dtype": "bfloat16"}}, "torch_dtype is float32 in training: set run.precision"),
         ({"data": 5}, r"\[data\] must be a table"),
         ({"model": 5}, r"\[model\] must be a table"),
         ({"model": {}}, "the configuration lacks hidden_size"),

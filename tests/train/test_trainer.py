@@ -13,9 +13,11 @@ from sambay.data.documents import Document
 from sambay.engine import LLM
 from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
+from sambay.tokenizer import Tokenizer
 from sambay.train import trainer as module
 from sambay.train.recipe import Recipe
 from sambay.train.trainer import Trainer, latest_checkpoint, summed_loss, token_losses
+from sambay.train.vocabulary import PHI_CHAT_TEMPLATE, train_tokenizer
 
 RECIPE = {
     "model": {
@@ -54,6 +56,12 @@ def assert_same(one, other):
     assert one[0].keys() == other[0].keys()
     for name, tensor in one[0].items():
         assert torch.equal(tensor, other[0][name]), name
+
+
+def log_of(directory):
+    """The log without what the clock says."""
+    lines = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("time", "tokens_per_second")} for line in lines]
 
 
 def collect(trainer):
@@ -155,6 +163,17 @@ def test_the_checkpoint_is_a_model(straight):
     assert llm.engine.end_ids == {llm.tokenizer.token_id("<|end|>"), llm.tokenizer.eos_token_id}
     output = llm.chat([{"role": "user", "content": "What is 2 + 2?"}], SamplingParams(max_tokens=5))[0]
     assert len(output.outputs[0].token_ids) <= 5
+
+
+def test_the_model_has_the_tokens_of_its_tokenizer(tmp_path, monkeypatch):
+    def made(texts, size, **options):
+        right = train_tokenizer(texts, size, **options)
+        config = {"bos_token": "<|user|>", "eos_token": "<|endoftext|>", "pad_token": "<|end|>"}
+        return Tokenizer(right._backend, config, template=PHI_CHAT_TEMPLATE)
+
+    monkeypatch.setattr(module, "train_tokenizer", made)
+    config = Trainer(make(), tmp_path).model.config
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (2, 0, 4)
 
 
 def test_a_run_is_reproducible(straight, tmp_path):
@@ -260,8 +279,51 @@ def test_a_run_may_be_prolonged_and_logged_otherwise(straight, tmp_path):
         run__eval_documents=1, run__threads=1,
     )  # fmt: skip
     trainer = Trainer(recipe, tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text()) == json.loads(json.dumps(recipe.to_dict()))
     assert [report[0] for report in collect(trainer)] == [7, 8]
     assert [p.name for p in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-8"]
+
+
+def test_prolonging_before_the_decay_is_exact(straight, tmp_path):
+    """As if the run had been meant to be that long from the first."""
+    Trainer(make(schedule__steps=4, schedule__decay=0), tmp_path).run()
+    prolonged = Trainer(make(), tmp_path, resume=True)
+    assert collect(prolonged) == straight[1][4:]
+    assert_same(everything(prolonged), straight[2])
+
+
+def test_a_run_cannot_be_made_shorter_than_it_is(straight, tmp_path):
+    shutil.copytree(straight[0], tmp_path / "run")
+    before = (tmp_path / "run" / "recipe.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"schedule\.steps is 4, but the run in .* has done 6: raise it"):
+        Trainer(make(schedule__steps=4), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "recipe.json").read_bytes() == before
+
+
+def test_runs_of_other_versions(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight[0], run)
+    path = run / "recipe.json"
+    content = json.loads(path.read_text())
+    del content["run"]["workers"], content["optimizer"]["eps"], content["data"]["families"]
+    content["model"]["vocab_size"] = 300
+    path.write_text(json.dumps(content))
+    (run / "checkpoint-6" / "trainer.json").write_text('{"step": 6, "index": 20}')
+    Trainer(make(), run, resume=True)
+    assert json.loads(path.read_text()) == json.loads(json.dumps(make().to_dict()))
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"optimizer\.eps is 0\.1, but the run in .* has 1e-08"):
+        Trainer(make(optimizer__eps=0.1), run, resume=True)
+    content["run"]["warp"] = 9
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"recipe\.json cannot be read \(\[run\] has an unknown key 'warp'"):
+        Trainer(make(), run, resume=True)
+
+
+def test_a_finished_run_starts_no_worker(straight, monkeypatch):
+    trainer = Trainer(make(), straight[0], resume=True)
+    monkeypatch.setattr(module, "GradientWorkers", None)
+    assert list(trainer.steps()) == []
 
 
 def test_a_directory_with_a_run_is_not_begun_again(straight):
@@ -276,12 +338,91 @@ def test_nothing_to_resume(tmp_path):
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(tmp_path):
+    Trainer(make(), tmp_path)
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
-    trainer = Trainer(make(), tmp_path)
+    trainer = Trainer(make(optimizer__lr=0.5), tmp_path)
     assert trainer.step == 0
+    assert json.loads((tmp_path / "recipe.json").read_text())["optimizer"]["lr"] == 0.5
     assert not (tmp_path / "log.jsonl").exists()
     with pytest.raises(ConfigError, match="nothing to save before the first step"):
         trainer.save()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "tokenizer.json", "checkpoint-500/model.safetensors", ".git/config"])
+def test_a_directory_of_something_else_is_left_alone(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    message = r"holds files that are of no run: choose a new or empty directory"
+    with pytest.raises(ConfigError, match=message):
+        Trainer(make(), tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "mine"
+    with pytest.raises(ConfigError, match="is a file: choose a directory for the run"):
+        Trainer(make(), file)
+
+
+def test_a_recipe_that_cannot_begin_leaves_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="vocab_size is 100"):
+        Trainer(make(data__vocab_size=100), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# The log
+
+
+def test_all_is_written_before_a_step_is_reported(tmp_path):
+    seen = []
+
+    def look(report):
+        kinds = [] if report.step == 1 else ["eval" if "eval" in line else "loss" for line in log_of(tmp_path)]
+        seen.append((report.step, kinds, [path.name for path in tmp_path.glob("checkpoint-*")]))
+
+    recipe = make(schedule__steps=3, schedule__decay=1, run__save_every=2, run__eval_every=2)
+    Trainer(recipe, tmp_path).run(on_step=look)
+    assert seen == [
+        (1, [], []),
+        (2, ["loss", "eval"], ["checkpoint-2"]),
+        (3, ["loss", "eval", "loss", "eval"], ["checkpoint-3"]),  # the end is told, whatever the intervals
+    ]
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("how", ["time", "on_step", "kill"])
+def test_the_log_of_a_stopped_run_is_that_of_one_that_was_not(straight, tmp_path, how):
+    trainer = Trainer(make(), tmp_path)
+
+    def stop(report):
+        if report.step == (5 if how == "kill" else 3):
+            raise Stop
+
+    if how == "time":
+        trainer.run(max_seconds=0)
+    else:
+        with pytest.raises(Stop):
+            trainer.run(on_step=stop)
+        if how == "on_step":
+            trainer.save()
+        else:  # steps 4 and 5 were logged but not saved, and a line was half written
+            assert [line["step"] for line in log_of(tmp_path)] == [2, 4]
+            with (tmp_path / "log.jsonl").open("a") as file:
+                file.write('{"step": 6, "lo')
+    Trainer(make(), tmp_path, resume=True).run()
+    assert log_of(tmp_path) == log_of(straight[0])
+    Trainer(make(), tmp_path, resume=True).run()  # nothing remains, and nothing is written
+    assert log_of(tmp_path) == log_of(straight[0])
+
+
+def test_the_log_of_a_prolonged_run(tmp_path):
+    Trainer(make(schedule__steps=3), tmp_path).run()
+    assert [line["step"] for line in log_of(tmp_path)] == [2, 3, 3]
+    before = log_of(tmp_path)
+    Trainer(make(schedule__steps=5), tmp_path, resume=True).run()
+    assert log_of(tmp_path)[:3] == before
+    assert [line["step"] for line in log_of(tmp_path)] == [2, 3, 3, 4, 5, 5]
 
 
 def truncate(path):
@@ -357,20 +498,19 @@ def test_latest_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path, monkeypatch, bad):
+def test_a_gradient_that_is_not_finite_changes_nothing(straight, tmp_path, monkeypatch, bad):
     trainer = halfway(tmp_path)
     before = everything(trainer)
     right = module.summed_loss
     monkeypatch.setattr(module, "summed_loss", lambda *a, **k: right(*a, **k) * bad)
-    with pytest.raises(ConfigError, match=r"not finite at step 4, where the loss is (nan|inf): .*lower optimizer\.lr"):
+    message = r"training diverged: at step 4 the loss is (nan|inf) and the norm of its gradient .*lower optimizer\.lr"
+    with pytest.raises(ConfigError, match=message):
         next(trainer.steps())
     assert_same(everything(trainer), before)
+    monkeypatch.setattr(module, "summed_loss", right)  # and what failed is forgotten
+    assert [(report.loss, report.grad_norm) for report in trainer.steps()] == [r[1:3] for r in straight[1][3:]]
+    assert_same(everything(trainer), straight[2])
     assert latest_checkpoint(tmp_path).name == "checkpoint-3"
-
-
-def test_a_vocabulary_that_is_too_small(tmp_path):
-    with pytest.raises(ConfigError, match="vocab_size is 100"):
-        Trainer(make(data__vocab_size=100), tmp_path)
 
 
 def test_saving_leaves_what_a_person_put_beside_it(tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -123,26 +123,25 @@ def fill(
         source: documents by index.
         index: where to begin.
         tokens: input tokens per step, at most (a single longer document still makes a step).
-        longest: a document of more tokens is cut there, and left out if nothing to learn remains.
+        longest: a document of more tokens is left out: cut, it would teach a solution without its end.
 
     Yields:
         The documents of a step, and the index at which the next one begins.
 
     Raises:
-        ConfigError: `longest` leaves nothing to learn of very many documents.
+        ConfigError: very many documents in a row are left out.
     """
     waiting: list[Document] = []
     filled = left_out = 0
     while True:
         document = source(index)
-        if len(document.ids) > longest:
-            document = replace(document, ids=document.ids[:longest])
-        left_out = 0 if document.learned else left_out + 1
-        if left_out == _TOO_MANY:
-            raise ConfigError(f"longest is {longest}: {_TOO_MANY} documents in a row have longer prompts; raise it")
-        if left_out:
+        if len(document.ids) > longest or not document.learned:
+            left_out += 1
+            if left_out == _TOO_MANY:
+                raise ConfigError(f"longest is {longest}: {_TOO_MANY} documents in a row are longer; raise it")
             index += 1
             continue
+        left_out = 0
         length = len(document.ids) - 1
         if waiting and filled + length > tokens:
             yield waiting, index
@@ -152,11 +151,12 @@ def fill(
         index += 1
 
 
-def collate(documents: Sequence[Document]) -> PackedBatch:
-    """Pack documents of at least two tokens each."""
+def collate(documents: Sequence[Document], device: torch.device | str) -> PackedBatch:
+    """Pack documents of at least two tokens each, for a model on `device`."""
     lengths = [len(document.ids) - 1 for document in documents]
     counts = tuple(document.learned for document in documents)
-    inputs = torch.tensor([token for document in documents for token in document.ids[:-1]])
+    inputs = torch.tensor([token for document in documents for token in document.ids[:-1]], device=device)
     pairs = zip(documents, counts, strict=True)
-    targets = torch.tensor([t for document, count in pairs for t in document.ids[len(document.ids) - count :]])
+    learned = [token for document, count in pairs for token in document.ids[len(document.ids) - count :]]
+    targets = torch.tensor(learned, device=device)
     return PackedBatch(Batch.packed(inputs, lengths, wanted=counts), targets, counts)

@@ -23,6 +23,15 @@ else:
 
 __all__ = ["DataRecipe", "OptimizerRecipe", "Recipe", "RunRecipe", "ScheduleRecipe"]
 
+_DERIVED = {
+    "vocab_size": "is that of the tokenizer: set data.vocab_size instead",
+    "bos_token_id": "comes from the tokenizer: leave it out",
+    "eos_token_id": "comes from the tokenizer: leave it out",
+    "pad_token_id": "comes from the tokenizer: leave it out",
+    "torch_dtype": "is float32 in training: set run.precision instead",
+}
+"""Fields of the model's configuration that no recipe decides, and what to do about them."""
+
 
 @dataclass(frozen=True)
 class DataRecipe:
@@ -35,7 +44,7 @@ class DataRecipe:
         second_turns: share of documents that have an earlier turn.
         vocab_size: of the tokenizer that is learned from the data.
         vocab_documents: documents that it is learned from.
-        longest: tokens at which a document is cut.
+        longest: a document of more tokens is left out.
     """
 
     seed: int = 0
@@ -122,7 +131,7 @@ class Recipe:
     """A whole recipe.
 
     Attributes:
-        model: the shape; `vocab_size` follows the tokenizer.
+        model: the shape; what the tokenizer decides is filled in by the run.
         data: where documents come from.
         optimizer: AdamW under muP++.
         schedule: the learning rate over time.
@@ -164,13 +173,16 @@ class Recipe:
         model = content.get("model", {})
         if not isinstance(model, dict):
             raise ConfigError("[model] must be a table")
-        known = {f.name for f in dataclasses.fields(SambaYConfig)}
+        for key in _DERIVED:
+            if key in model:
+                raise ConfigError(f"[model] has {key} = {model[key]!r}, but {key} {_DERIVED[key]}")
+        known = {f.name for f in dataclasses.fields(SambaYConfig)}.difference(_DERIVED)
         surplus = set(model) - known
         if surplus:
             raise ConfigError(f"[model] has an unknown key {sorted(surplus)[0]!r}: it knows {', '.join(sorted(known))}")
         data = _table(DataRecipe, content.get("data", {}), "data")
         recipe = cls(
-            model=SambaYConfig.from_dict({"vocab_size": data.vocab_size, "torch_dtype": "float32", **model}),
+            model=SambaYConfig.from_dict({**model, "vocab_size": data.vocab_size, "torch_dtype": "float32"}),
             data=data,
             optimizer=_table(OptimizerRecipe, content.get("optimizer", {}), "optimizer"),
             schedule=_table(ScheduleRecipe, content.get("schedule", {}), "schedule"),
@@ -229,9 +241,24 @@ class Recipe:
         if self.run.threads < 0:
             raise ConfigError(f"run.threads is {self.run.threads}: it must be 0 (automatic) or more")
 
+    @classmethod
+    def of_run(cls, content: object) -> Recipe:
+        """Build from what `to_dict` gave when a run was begun; keys younger than the run are at their defaults.
+
+        Raises:
+            ConfigError: it is no such thing, or has keys that this version does not know.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise ConfigError("it is no recipe")
+        # Runs of the first version stored the derived fields, too.
+        model = {key: value for key, value in content["model"].items() if key not in _DERIVED}
+        return cls.from_dict({**content, "model": model})
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data, to be kept beside a run and compared when it is resumed."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        content["model"] = {key: value for key, value in content["model"].items() if key not in _DERIVED}
+        return content
 
 
 _T = TypeVar("_T")

@@ -1,20 +1,22 @@
 """The training loop: one step after the other, logged, checkpointed, and resumed exactly.
 
 A run directory holds `recipe.json`, the tokenizer, `log.jsonl` and `checkpoint-N/`; a checkpoint is a model in
-the Hugging Face layout plus the optimiser's moments and the place in the data. Resuming continues with the
-same numbers as a run that was never stopped.
+the Hugging Face layout plus the optimiser's moments, the place in the data, and the steps that the log has yet to
+tell of. Resuming continues with the same numbers, and the same log, as a run that was never stopped.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import math
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,13 +34,21 @@ from sambay.tokenizer import Tokenizer
 from sambay.train.optimizer import build_optimizer
 from sambay.train.parallel import GradientWorkers, split_documents
 from sambay.train.recipe import Recipe
-from sambay.train.vocabulary import write_tokenizer
+from sambay.train.vocabulary import train_tokenizer
 
 __all__ = ["StepReport", "Trainer", "latest_checkpoint"]
 
 _OPTIMIZER = "optimizer.safetensors"
 _PROGRESS = "trainer.json"
+_RECIPE = "recipe.json"
+_LOG = "log.jsonl"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+_MAY_CHANGE = {
+    "schedule": ("steps", "decay"),
+    "run": ("log_every", "save_every", "eval_every", "eval_documents", "threads", "workers"),
+}
+"""What a resumed run may do otherwise: how long it goes and how it is watched, not what its steps compute."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +78,11 @@ class Trainer:
     Args:
         recipe: what to do.
         directory: of the run, made if needed.
-        resume: continue the latest checkpoint of the directory; without it the directory must be new.
+        resume: continue the latest checkpoint of the directory. Without it the directory must be new or empty,
+            or hold a run that ended before its first checkpoint, which begins anew.
 
     Raises:
-        ConfigError: the directory holds another run, or one of another recipe.
+        ConfigError: the directory holds a run or something else, or the run is one of another recipe.
         CheckpointError: there is nothing to resume.
     """
 
@@ -80,20 +91,27 @@ class Trainer:
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
         checkpoint = latest_checkpoint(self.directory)
-        if checkpoint is not None and not resume:
-            raise ConfigError(f"{self.directory} holds a run already: resume it (--resume) or choose another directory")
-        if checkpoint is None and resume:
-            raise CheckpointError(f"{self.directory} holds no checkpoint to resume: start the run without --resume")
         self.recipe = recipe
         self.step, self.index = 0, 0
-        if checkpoint is None:
+        self._unlogged: list[StepReport] = []
+        if not resume:
+            self._check_new(checkpoint)
             self._begin()
+        elif checkpoint is None:
+            raise CheckpointError(f"{self.directory} holds no checkpoint to resume: start the run without --resume")
         else:
             self._check_recipe()
             self.tokenizer = Tokenizer.from_pretrained(checkpoint)
             self.model = SambaY.from_pretrained(checkpoint, dtype=torch.float32).train()
             self.optimizer = build_optimizer(self.model, recipe.optimizer)
             self._restore(checkpoint)
+            if self.step > recipe.schedule.steps:
+                raise ConfigError(
+                    f"schedule.steps is {recipe.schedule.steps}, but the run in {self.directory} has done {self.step}: "
+                    "raise it, or begin another run"
+                )
+            self._forget_later_log()
+            self._write_recipe()
         data = recipe.data
         self._source = ProblemSource(
             self.tokenizer,
@@ -103,9 +121,16 @@ class Trainer:
             second_turns=data.second_turns,
         )
 
+    def _check_new(self, checkpoint: Path | None) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise ConfigError(f"{self.directory} is a file: choose a directory for the run")
+        if not (self.directory / _RECIPE).exists():
+            if self.directory.exists() and any(self.directory.iterdir()):
+                raise ConfigError(f"{self.directory} holds files that are of no run: choose a new or empty directory")
+        elif checkpoint is not None:
+            raise ConfigError(f"{self.directory} holds a run already: resume it (--resume) or choose another directory")
+
     def _begin(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         data = self.recipe.data
         texts = (
             part
@@ -115,69 +140,84 @@ class Trainer:
             )
             for part in (problem.question, completion_text(problem))
         )
-        self.tokenizer = write_tokenizer(
-            texts, data.vocab_size, self.directory, model_max_length=self.recipe.model.max_position_embeddings
+        self.tokenizer = train_tokenizer(
+            texts, data.vocab_size, model_max_length=self.recipe.model.max_position_embeddings
         )
-        pad = self.tokenizer.pad_token_id
         config = replace(
             self.recipe.model,
             vocab_size=self.tokenizer.vocab_size,
-            bos_token_id=pad,
+            bos_token_id=self.tokenizer.bos_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=pad,
+            pad_token_id=self.tokenizer.pad_token_id,
         )
         self.model = SambaY.random(config, seed=self.recipe.run.seed).train()
         self.optimizer = build_optimizer(self.model, self.recipe.optimizer)
-        atomic_write(self.directory / "recipe.json", json.dumps(self.recipe.to_dict(), indent=2).encode())
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._write_recipe()  # first: it marks the directory as a run's
+        (self.directory / _LOG).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        self.tokenizer.save_pretrained(self.directory)
+
+    def _write_recipe(self) -> None:
+        atomic_write(self.directory / _RECIPE, json.dumps(self.recipe.to_dict(), indent=2).encode())
 
     def _check_recipe(self) -> None:
         """A run may be prolonged or logged otherwise, but not change what its steps compute."""
-        path = self.directory / "recipe.json"
+        path = self.directory / _RECIPE
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = Recipe.of_run(json.loads(path.read_text(encoding="utf-8"))).to_dict()
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}), so the run cannot be resumed") from None
-        now = json.loads(json.dumps(self.recipe.to_dict()))
-        for table, values in before.items():
-            free = {
-                "schedule": ("steps", "decay"),
-                "run": ("log_every", "save_every", "eval_every", "eval_documents", "threads", "workers"),
-            }
+        for table, values in self.recipe.to_dict().items():
             for key, value in values.items():
-                if now[table].get(key) != value and key not in free.get(table, ()):
+                if value != before[table][key] and key not in _MAY_CHANGE.get(table, ()):
                     raise ConfigError(
-                        f"{table}.{key} is {now[table].get(key)!r}, but the run in {self.directory} has {value!r}: "
+                        f"{table}.{key} is {value!r}, but the run in {self.directory} has {before[table][key]!r}: "
                         "resume with the recipe that it was begun with"
                     )
+
+    def _forget_later_log(self) -> None:
+        """Drop what a run that was killed logged after its checkpoint: these steps come again."""
+        path = self.directory / _LOG
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # the last line of a run that was killed
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line + "\n")
+        atomic_write(path, "".join(kept).encode())
 
     def steps(self) -> Iterator[StepReport]:
         """Run the remaining steps, yielding after each. Stop iterating at any step; nothing is lost."""
         run, schedule = self.recipe.run, self.recipe.schedule
+        remaining = schedule.steps - self.step
+        if remaining <= 0:
+            return
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         loss_sum = functools.partial(summed_loss, precision=run.precision)
         workers = GradientWorkers(self.model, loss_sum, run.workers - 1, run.threads or 1)
         try:
-            for documents, index in fill(self._source, self.index, run.tokens_per_step, self.recipe.data.longest):
-                if self.step >= schedule.steps:
-                    return
+            data = fill(self._source, self.index, run.tokens_per_step, self.recipe.data.longest)
+            for documents, index in itertools.islice(data, remaining):
                 begun = time.perf_counter()
                 factor = schedule.factor(self.step)
                 for group in self.optimizer.param_groups:
                     group["lr"] = group["lr_peak"] * factor
                 learned = sum(document.learned for document in documents)
                 own, *others = split_documents(documents, run.workers)
+                self.optimizer.zero_grad(set_to_none=True)  # a step that failed leaves its gradients behind
                 workers.start(others, 1 / learned)
                 loss = loss_sum(self.model, own) / learned
                 loss.backward()
                 mean = loss.item() + workers.collect()
                 norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
-                if not torch.isfinite(norm):
+                if not (math.isfinite(mean) and torch.isfinite(norm)):
                     raise ConfigError(
-                        f"the gradient is not finite at step {self.step + 1}, where the loss is {mean}: begin a new "
-                        f"run with a lower optimizer.lr than {self.recipe.optimizer.lr} or a longer schedule.warmup"
+                        f"training diverged: at step {self.step + 1} the loss is {mean} and the norm of its gradient "
+                        f"{norm.item()}; begin a new run with a lower optimizer.lr than {self.recipe.optimizer.lr} "
+                        "or a longer schedule.warmup"
                     )
                 self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
                 self.step += 1
                 self.index = index
                 lr = self.optimizer.param_groups[0]["lr"]
@@ -205,35 +245,36 @@ class Trainer:
         return {key: totals[key] / counts[key] for key in sorted(totals)}
 
     def run(self, *, max_seconds: float | None = None, on_step: Callable[[StepReport], None] | None = None) -> bool:
-        """Train to the end or until time is up, logging and saving on the way.
+        """Train to the end or until time is up, logging, evaluating and saving on the way and at the end.
 
         Args:
             max_seconds: stop after the step during which this much time has passed.
-            on_step: called after every step.
+            on_step: called after every step, when all is written that belongs to it; it may raise to stop the
+                run, which loses no step once `save` has been called.
 
         Returns:
             True when all steps of the schedule are done.
         """
         begun = time.perf_counter()
         run = self.recipe.run
-        window: list[StepReport] = []
+        steps = self.recipe.schedule.steps
         for report in self.steps():
-            window.append(report)
-            if on_step is not None:
-                on_step(report)
-            if self.step % run.log_every == 0:
-                self._log(window)
-                window = []
-            if self.step % run.eval_every == 0:
+            self._unlogged.append(report)
+            last = self.step == steps
+            if last or self.step % run.log_every == 0:
+                self._log(self._unlogged)
+                self._unlogged = []
+            if last or self.step % run.eval_every == 0:
                 losses = self.evaluate()
                 self._write_log({"step": self.step, "eval": {k: round(v, 5) for k, v in losses.items()}})
-            if self.step % run.save_every == 0:
+            late = max_seconds is not None and time.perf_counter() - begun >= max_seconds
+            if last or late or self.step % run.save_every == 0:
                 self.save()
-            if max_seconds is not None and time.perf_counter() - begun >= max_seconds:
+            if on_step is not None:
+                on_step(report)
+            if late:
                 break
-        if self.step % run.save_every:
-            self.save()
-        return self.step >= self.recipe.schedule.steps
+        return self.step >= steps
 
     def _log(self, window: list[StepReport]) -> None:
         last, seconds = window[-1], sum(report.seconds for report in window)
@@ -251,7 +292,7 @@ class Trainer:
         )
 
     def _write_log(self, entry: dict[str, object]) -> None:
-        with (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
+        with (self.directory / _LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def save(self) -> Path:
@@ -278,7 +319,9 @@ class Trainer:
             for key, value in self.optimizer.state[parameter].items():
                 moments[f"{key}:{name}"] = value
         atomic_write(partial / _OPTIMIZER, lambda path: save_file(moments, path))
-        atomic_write(partial / _PROGRESS, json.dumps({"step": self.step, "index": self.index}).encode())
+        unlogged = [asdict(report) for report in self._unlogged]
+        progress = {"step": self.step, "index": self.index, "unlogged": unlogged}
+        atomic_write(partial / _PROGRESS, json.dumps(progress).encode())
         earlier = [path for _, path in _checkpoints(self.directory)]
         partial.rename(target)
         for path in earlier:
@@ -289,6 +332,8 @@ class Trainer:
         try:
             progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
             self.step, self.index = progress["step"], progress["index"]
+            # Checkpoints of the first version have none.
+            self._unlogged = [StepReport(**report) for report in progress.get("unlogged", [])]
             with safe_open(checkpoint / _OPTIMIZER, framework="pt") as file:
                 for group in self.optimizer.param_groups:
                     for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -310,7 +355,7 @@ def token_losses(model: SambaY, documents: Sequence[Document], precision: str) -
         documents: of at least two tokens each.
         precision: "float32", or "bfloat16" for matrix products in bfloat16.
     """
-    packed = collate(documents)
+    packed = collate(documents, model.device)
     mixed = torch.autocast(model.device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
     with mixed:
         logits = model.run(packed.batch, None)
