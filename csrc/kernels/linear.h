@@ -1,0 +1,252 @@
+// Products with a quantised matrix, for one row of activations to thousands: a template over the vectors of an
+// instruction set.
+//
+// The matrix lies in panels of sixteen rows. A panel is a row of superblocks, each of 2 * group consecutive k:
+// 64 bytes of float16 scales (sixteen of the first group, sixteen of the second), then the codes, four
+// consecutive k of one row in each 32-bit lane. Four-bit codes of the first group are the low nibbles, those of
+// the second the high ones. A code u stands for (u - zero) * scale, with zero = 8 or 128.
+//
+// Activations are quantised to signed bytes in blocks of 32, each with a scale: products are exact in 32-bit
+// integers within a block, and are scaled and added in float32. The zero is taken off in the integers: a sum
+// begins at -zero * (sum of the block's activations).
+//
+// Few rows read the packed codes once and keep everything in registers: bound by memory. Many rows unpack a few
+// panels into the second-level cache and run over all activations: bound by the multipliers.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+namespace sambay {
+
+// A packed matrix; see quant/formats.py.
+struct Packed {
+    const uint8_t* data;
+    int64_t rows, k;  // padded: multiples of 16 and of 2 * group
+    int bits, group;
+
+    int64_t panels() const { return rows / 16; }
+    int64_t superblocks() const { return k / (2 * group); }
+    int64_t superblock_bytes() const { return 64 + int64_t(bits) * 4 * group; }
+    int64_t panel_bytes() const { return superblocks() * superblock_bytes(); }
+};
+
+// Activations in signed bytes: (m, k) codes, and for every block of 32 a scale and the sum of its codes.
+struct Activations {
+    int8_t* codes;
+    float* scales;
+    int32_t* sums;
+    int64_t m, k;
+};
+
+// Quantise rows `first` to `last` of x (m, width) float32; what lies between width and k becomes zero.
+template <class V>
+void quantise_rows(const float* x, int64_t stride, int64_t width, Activations out, int64_t first, int64_t last) {
+    const int64_t blocks = out.k / 32;
+    for (int64_t row = first; row < last; ++row) {
+        const float* source = x + row * stride;
+        int8_t* codes = out.codes + row * out.k;
+        float* scales = out.scales + row * blocks;
+        int32_t* sums = out.sums + row * blocks;
+        for (int64_t block = 0; block < blocks; ++block) {
+            const int64_t have = std::min<int64_t>(32, width - 32 * block);
+            if (have == 32) {
+                scales[block] = V::quantise32(source + 32 * block, codes + 32 * block, sums + block);
+                continue;
+            }
+            float padded[32] = {};
+            for (int64_t i = 0; i < have; ++i) padded[i] = source[32 * block + i];
+            scales[block] = V::quantise32(padded, codes + 32 * block, sums + block);
+        }
+    }
+}
+
+namespace detail {
+
+constexpr int64_t kAhead = 2048;  // bytes to prefetch ahead: the hardware's own streams stop at pages
+
+// Load a line of codes, and ask for the one that comes `kAhead` later.
+template <class V>
+inline typename V::Bytes ahead(const uint8_t* p) {
+    V::prefetch(p + kAhead);
+    return V::bytes(p);
+}
+
+// One block of 32 k for T rows of activations. `Weights(j)` gives the codes of the j-th four k.
+template <class V, int Bits, int T, class Weights>
+inline void block(const Weights& weights, typename V::Floats scale, const Activations& a, int64_t row, int64_t at,
+                  typename V::Floats* acc) {
+    constexpr int32_t zero = Bits == 4 ? 8 : 128;
+    const int64_t blocks = a.k / 32;
+    typename V::Ints sum[T];
+    for (int t = 0; t < T; ++t) sum[t] = V::ints(-zero * a.sums[(row + t) * blocks + at]);
+    const int8_t* codes = a.codes + row * a.k + 32 * at;
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+        const typename V::Bytes w = weights(j);
+        for (int t = 0; t < T; ++t) sum[t] = V::template dot<Bits>(sum[t], w, codes + t * a.k + 4 * j);
+    }
+    for (int t = 0; t < T; ++t) {
+        const typename V::Floats both = V::mul(scale, V::floats(a.scales[(row + t) * blocks + at]));
+        acc[t] = V::fma(V::to_floats(sum[t]), both, acc[t]);
+    }
+}
+
+template <class V>
+void finish(typename V::Floats acc, const float* bias, float* out, int64_t panel, int64_t rows) {
+    const int64_t first = 16 * panel, count = std::min<int64_t>(16, rows - first);
+    float values[16];
+    V::store(values, acc);
+    for (int64_t i = 0; i < count; ++i) out[first + i] = bias ? values[i] + bias[first + i] : values[i];
+}
+
+// T rows of activations, straight from the packed codes of one panel.
+template <class V, int Bits, int T>
+void few_rows(const Packed& w, const Activations& a, int64_t row, int64_t panel, typename V::Floats* acc) {
+    const uint8_t* p = w.data + panel * w.panel_bytes();
+    const int64_t bytes = w.superblock_bytes(), parts = w.group / 32;
+    for (int t = 0; t < T; ++t) acc[t] = V::floats(0);
+    for (int64_t s = 0, end = w.superblocks(); s < end; ++s, p += bytes) {
+        V::prefetch(p + kAhead);
+        const typename V::Floats first = V::halves(p), second = V::halves(p + 32);
+        const uint8_t* codes = p + 64;
+        const int64_t at = s * 2 * parts;
+        if constexpr (Bits == 4) {
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t* c = codes + 512 * part;
+                block<V, 4, T>([c](int j) { return V::low(ahead<V>(c + 64 * j)); }, first, a, row, at + part, acc);
+                block<V, 4, T>([c](int j) { return V::high(V::bytes(c + 64 * j)); }, second, a, row, at + parts + part, acc);
+            }
+        } else {
+            for (int64_t part = 0; part < 2 * parts; ++part) {
+                const uint8_t* c = codes + 512 * part;
+                block<V, 8, T>([c](int j) { return ahead<V>(c + 64 * j); }, part < parts ? first : second, a, row, at + part, acc);
+            }
+        }
+    }
+}
+
+template <class V, int Bits, int T>
+void few(const Packed& w, const Activations& a, int64_t row, int64_t first, int64_t last, const float* bias,
+         float* out, int64_t stride, int64_t rows) {
+    for (int64_t panel = first; panel < last; ++panel) {
+        typename V::Floats acc[T];
+        few_rows<V, Bits, T>(w, a, row, panel, acc);
+        for (int t = 0; t < T; ++t) finish<V>(acc[t], bias, out + (row + t) * stride, panel, rows);
+    }
+}
+
+// Unpack superblocks `from` to `to` of a panel: codes of one byte, and scales in float32, in order of k.
+template <class V, int Bits>
+void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* codes, float* scales) {
+    const int64_t bytes = w.superblock_bytes(), parts = w.group / 32;
+    const uint8_t* p = w.data + panel * w.panel_bytes() + from * bytes;
+    for (int64_t s = from; s < to; ++s, p += bytes) {
+        V::store(scales, V::halves(p));
+        V::store(scales + 16, V::halves(p + 32));
+        scales += 32;
+        const int64_t half = 512 * parts;
+        if constexpr (Bits == 4) {
+            for (int64_t line = 0; line < half; line += 64) {
+                const typename V::Bytes both = V::bytes(p + 64 + line);
+                V::store(codes + line, V::low(both));
+                V::store(codes + half + line, V::high(both));
+            }
+        } else {
+            for (int64_t line = 0; line < 2 * half; line += 64) V::store(codes + line, V::bytes(p + 64 + line));
+        }
+        codes += 2 * half;
+    }
+}
+
+template <class V, int Bits, int T>
+void unpacked_tile(const uint8_t* codes, const float* scales, int64_t group, int64_t blocks, const Activations& a,
+                   int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
+    typename V::Floats acc[T];
+    for (int t = 0; t < T; ++t) acc[t] = fresh ? V::floats(0) : V::load(out + t * stride);
+    const int64_t parts = group / 32;
+    for (int64_t b = 0; b < blocks; ++b) {
+        const uint8_t* c = codes + 512 * b;
+        block<V, Bits, T>([c](int j) { return V::bytes(c + 64 * j); }, V::load(scales + 16 * (b / parts)), a, row, at + b, acc);
+    }
+    for (int t = 0; t < T; ++t) V::store(out + t * stride, acc[t]);
+}
+
+constexpr int64_t kChunk = 2560;   // k that is unpacked at once
+constexpr int64_t kPanels = 8;     // panels that are unpacked at once: with a chunk, 320 KiB of the second-level cache
+constexpr int64_t kRows = 256;     // rows of activations whose results are held: (kRows, 16 * kPanels) float32
+
+template <class V, int Bits, int T>
+void many_tile(int count, const uint8_t* codes, const float* scales, int64_t group, int64_t blocks,
+               const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
+    if constexpr (T == 0) return;
+    else if (count == T) unpacked_tile<V, Bits, T>(codes, scales, group, blocks, a, row, at, out, stride, fresh);
+    else many_tile<V, Bits, T - 1>(count, codes, scales, group, blocks, a, row, at, out, stride, fresh);
+}
+
+// Many rows of activations. `scratch` holds scratch_bytes(...) bytes of this thread.
+template <class V, int Bits>
+void many(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
+          int64_t stride, int64_t rows, uint8_t* scratch) {
+    const int64_t per = 2 * w.group, chunk = std::max<int64_t>(1, kChunk / per), superblocks = w.superblocks();
+    uint8_t* codes = scratch;
+    float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);
+    float* sums = scales + kPanels * 32 * chunk;
+    const int64_t width = 16 * kPanels;
+    for (int64_t p = first; p < last; p += kPanels) {
+        const int64_t panels = std::min(kPanels, last - p);
+        for (int64_t r = 0; r < a.m; r += kRows) {
+            const int64_t height = std::min(kRows, a.m - r);
+            for (int64_t s = 0; s < superblocks; s += chunk) {
+                const int64_t some = std::min(chunk, superblocks - s), blocks = some * per / 32;
+                // With a single chunk the panels stay unpacked for all rows.
+                if (r == 0 || chunk < superblocks)
+                    for (int64_t i = 0; i < panels; ++i)
+                        unpack<V, Bits>(w, p + i, s, s + some, codes + i * 16 * chunk * per, scales + i * 32 * chunk);
+                for (int64_t t = 0; t < height; t += V::kTile)
+                    for (int64_t i = 0; i < panels; ++i)
+                        many_tile<V, Bits, V::kTile>(int(std::min<int64_t>(V::kTile, height - t)), codes + i * 16 * chunk * per,
+                                                     scales + i * 32 * chunk, w.group, blocks, a, r + t, s * per / 32,
+                                                     sums + t * width + 16 * i, width, s == 0);
+            }
+            for (int64_t t = 0; t < height; ++t)
+                for (int64_t i = 0; i < panels; ++i)
+                    finish<V>(V::load(sums + t * width + 16 * i), bias, out + (r + t) * stride, p + i, rows);
+        }
+    }
+}
+
+template <class V, int Bits, int T>
+void few_dispatch(int count, const Packed& w, const Activations& a, int64_t row, int64_t first, int64_t last,
+                  const float* bias, float* out, int64_t stride, int64_t rows) {
+    if constexpr (T == 0) return;
+    else if (count == T) few<V, Bits, T>(w, a, row, first, last, bias, out, stride, rows);
+    else few_dispatch<V, Bits, T - 1>(count, w, a, row, first, last, bias, out, stride, rows);
+}
+
+}  // namespace detail
+
+// From this many rows of activations on, unpacking first is faster.
+constexpr int64_t kMany = 24;
+
+// Bytes of scratch that a thread needs for `linear`.
+inline int64_t linear_scratch() {
+    return detail::kPanels * 16 * detail::kChunk + detail::kPanels * 32 * (detail::kChunk / 64) * 4 +
+           detail::kRows * 16 * detail::kPanels * 4 + 64;
+}
+
+// out (m, rows) = a W^T + bias for the panels `first` to `last`; `rows` is the width without padding.
+template <class V, int Bits>
+void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
+            int64_t stride, int64_t rows, uint8_t* scratch) {
+    if (a.m >= kMany) {
+        detail::many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
+        return;
+    }
+    for (int64_t row = 0; row < a.m; row += V::kTile)
+        detail::few_dispatch<V, Bits, V::kTile>(int(std::min<int64_t>(V::kTile, a.m - row)), w, a, row, first, last, bias,
+                                                out, stride, rows);
+}
+
+}  // namespace sambay

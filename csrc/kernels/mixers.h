@@ -1,0 +1,283 @@
+// What lies between the projections: causal convolution, selective scan, attention over ring and pages, norms.
+//
+// Templates over the vectors of an instruction set, in float32; caches may be float32 or bfloat16. A thread is
+// given a range of independent work (channels, heads), never a lock. Sequences are packed: rows offsets[s] to
+// offsets[s + 1] belong to sequence s, which has seen starts[s] tokens before and whose state is slots[s].
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace sambay {
+
+struct Sequences {
+    int64_t count;
+    const int64_t* offsets;  // (count + 1,)
+    const int64_t* starts;   // (count,) tokens seen before
+    const int64_t* slots;    // (count,)
+};
+
+inline float from_cache(float x) { return x; }
+inline float from_cache(uint16_t x) {
+    const uint32_t bits = uint32_t(x) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+inline void to_cache(float& out, float x) { out = x; }
+inline void to_cache(uint16_t& out, float x) {  // to the nearest, ties to even; a NaN stays one
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) out = uint16_t((bits >> 16) | 64);
+    else out = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+// Sixteen channels at a time, and the rest of fewer with zeros behind.
+template <class V>
+inline typename V::Floats some(const float* p, int64_t count) {
+    if (count >= 16) return V::load(p);
+    float buffer[16] = {};
+    for (int64_t i = 0; i < count; ++i) buffer[i] = p[i];
+    return V::load(buffer);
+}
+template <class V>
+inline void put(float* p, typename V::Floats x, int64_t count) {
+    if (count >= 16) return V::store(p, x);
+    float buffer[16];
+    V::store(buffer, x);
+    for (int64_t i = 0; i < count; ++i) p[i] = buffer[i];
+}
+
+template <class V>
+inline typename V::Floats silu(typename V::Floats x) {
+    const auto one = V::floats(1);
+    return V::div(x, V::add(one, V::exp(V::sub(V::floats(0), x))));
+}
+
+// out = silu(conv(x) + bias) over channels `first` to `last`; taps (d, K) oldest first; state (slots, K-1, d).
+template <class V, class C>
+void causal_conv(const Sequences& seq, const float* x, int64_t stride, const float* taps, const float* bias, int64_t width,
+                 C* state, int64_t d, float* out, int64_t first, int64_t last) {
+    const int64_t past = width - 1;
+    for (int64_t c = first; c < last; c += 16) {
+        const int64_t count = std::min<int64_t>(16, last - c);
+        typename V::Floats w[8], window[8];
+        for (int64_t k = 0; k < width; ++k) {
+            float column[16] = {};
+            for (int64_t i = 0; i < count; ++i) column[i] = taps[(c + i) * width + k];
+            w[k] = V::load(column);
+        }
+        const auto b = bias ? some<V>(bias + c, count) : V::floats(0);
+        for (int64_t s = 0; s < seq.count; ++s) {
+            C* held = state ? state + seq.slots[s] * past * d + c : nullptr;
+            for (int64_t k = 0; k < past; ++k) {
+                float old[16] = {};
+                if (held)
+                    for (int64_t i = 0; i < count; ++i) old[i] = from_cache(held[k * d + i]);
+                window[k] = V::load(old);
+            }
+            for (int64_t t = seq.offsets[s]; t < seq.offsets[s + 1]; ++t) {
+                window[past] = some<V>(x + t * stride + c, count);
+                auto sum = b;
+                for (int64_t k = 0; k < width; ++k) sum = V::fma(window[k], w[k], sum);
+                for (int64_t k = 0; k < past; ++k) window[k] = window[k + 1];
+                put<V>(out + t * d + c, silu<V>(sum), count);
+            }
+            if (held)
+                for (int64_t k = 0; k < past; ++k) {
+                    float now[16];
+                    V::store(now, window[k]);
+                    for (int64_t i = 0; i < count; ++i) to_cache(held[k * d + i], now[i]);
+                }
+        }
+    }
+}
+
+// log(1 + exp(x)), exact at both ends.
+inline float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
+
+// The recurrence h = exp(dt a) h + dt b u, y = c h + skip u over channels `first` to `last`, with
+// dt = softplus(raw + bias). raw, u (rows, d); a (n, d) negative; b, c (rows, n) with stride `bc_stride`;
+// state (slots, n, d) or null. y (rows, d), and gated = y * silu(z) where z is given.
+template <class V, int N>
+void selective_scan(const Sequences& seq, const float* u, const float* raw, const float* bias, const float* a,
+                    const float* b, const float* c, int64_t bc_stride, const float* skip, float* state, int64_t n_all,
+                    int64_t d, float* y, const float* z, int64_t z_stride, float* gated, int64_t first, int64_t last) {
+    const int64_t n = N ? N : n_all;
+    for (int64_t ch = first; ch < last; ch += 16) {
+        const int64_t count = std::min<int64_t>(16, last - ch);
+        typename V::Floats rate[N ? N : 64], h[N ? N : 64];
+        for (int64_t i = 0; i < n; ++i) rate[i] = some<V>(a + i * d + ch, count);
+        const auto direct = some<V>(skip + ch, count);
+        for (int64_t s = 0; s < seq.count; ++s) {
+            float* held = state ? state + seq.slots[s] * n * d + ch : nullptr;
+            for (int64_t i = 0; i < n; ++i) h[i] = held ? some<V>(held + i * d, count) : V::floats(0);
+            for (int64_t t = seq.offsets[s]; t < seq.offsets[s + 1]; ++t) {
+                float step[16] = {};
+                for (int64_t i = 0; i < count; ++i) step[i] = softplus(raw[t * d + ch + i] + bias[ch + i]);
+                const auto dt = V::load(step), in = some<V>(u + t * d + ch, count), drive = V::mul(dt, in);
+                auto out = V::mul(direct, in);
+                const float *bt = b + t * bc_stride, *ct = c + t * bc_stride;
+#pragma GCC unroll 16
+                for (int64_t i = 0; i < n; ++i) {
+                    h[i] = V::fma(V::exp(V::mul(dt, rate[i])), h[i], V::mul(drive, V::floats(bt[i])));
+                    out = V::fma(h[i], V::floats(ct[i]), out);
+                }
+                put<V>(y + t * d + ch, out, count);
+                if (gated) put<V>(gated + t * d + ch, V::mul(out, silu<V>(some<V>(z + t * z_stride + ch, count))), count);
+            }
+            if (held)
+                for (int64_t i = 0; i < n; ++i) put<V>(held + i * d, h[i], count);
+        }
+    }
+}
+
+// A stretch of keys and values that lie one after the other in memory, token by token.
+template <class C>
+struct Stretch {
+    const C *keys, *values;
+    int64_t count;
+};
+
+// One softmax of `maps` queries at once over stretches of keys and values, in one pass.
+//
+// All query heads that share the key-value heads of a group are computed together, so that each key and value is
+// read once: `members` query heads (or pairs of heads) times `maps` (2 in differential attention). Queries
+// q[member * maps + map] attend to key head `map` of the group; values are the group's heads side by side.
+template <class V, class C>
+struct Attention {
+    static constexpr int kMost = 16;     // queries of a group
+    static constexpr int64_t kBlock = 64;  // tokens whose scores are held
+
+    int64_t width, maps, members;  // head_dim (a multiple of 16), 1 or 2, query (pairs of) heads of a group
+    int64_t stride;                // elements from token to token in the cache
+    const float* queries[kMost];   // scaled already
+    float most[kMost], total[kMost];
+    float* sums[kMost];            // (maps * width,) each
+
+    void begin() {
+        for (int64_t q = 0; q < members * maps; ++q) {
+            most[q] = -INFINITY;
+            total[q] = 0;
+            std::memset(sums[q], 0, sizeof(float) * maps * width);
+        }
+    }
+
+    void attend(Stretch<C> all) {
+        for (int64_t at = 0; at < all.count; at += kBlock)
+            block(all.keys + at * stride, all.values + at * stride, std::min(kBlock, all.count - at));
+    }
+
+    void block(const C* keys, const C* values, int64_t tokens) {
+        float weights[kMost][kBlock];
+        const int64_t count = members * maps, padded = (tokens + 15) / 16 * 16;
+        for (int64_t q = 0; q < count; ++q) {
+            const C* k = keys + (q % maps) * width;
+            for (int64_t t = 0; t < padded; t += 16) {
+                typename V::Floats parts[16];
+                for (int64_t i = 0; i < 16; ++i) {
+                    auto sum = V::floats(0);
+                    if (t + i < tokens)
+                        for (int64_t e = 0; e < width; e += 16)
+                            sum = V::fma(V::load(queries[q] + e), V::load(k + (t + i) * stride + e), sum);
+                    parts[i] = sum;
+                }
+                V::store(weights[q] + t, V::sums(parts));
+            }
+            for (int64_t t = tokens; t < padded; ++t) weights[q][t] = -INFINITY;
+            auto top = V::load(weights[q]);
+            for (int64_t t = 16; t < padded; t += 16) top = V::max(top, V::load(weights[q] + t));
+            const float now = std::max(most[q], V::most(top));
+            if (now > most[q]) {
+                const float shrink = std::exp(most[q] - now);
+                total[q] *= shrink;
+                for (int64_t e = 0; e < maps * width; e += 16)
+                    V::store(sums[q] + e, V::mul(V::load(sums[q] + e), V::floats(shrink)));
+                most[q] = now;
+            }
+            auto sum = V::floats(0);
+            for (int64_t t = 0; t < padded; t += 16) {
+                const auto p = V::exp(V::sub(V::load(weights[q] + t), V::floats(now)));
+                V::store(weights[q] + t, p);
+                sum = V::add(sum, p);
+            }
+            total[q] += V::sum(sum);
+        }
+        // Each value vector is read once for all queries; sixteen lanes of four queries stay in registers.
+        for (int64_t q = 0; q < count; q += 4) {
+            const int64_t some = std::min<int64_t>(4, count - q);
+            for (int64_t e = 0; e < maps * width; e += 16) {
+                typename V::Floats acc[4];
+                for (int64_t i = 0; i < some; ++i) acc[i] = V::load(sums[q + i] + e);
+                for (int64_t t = 0; t < tokens; ++t) {
+                    const auto v = V::load(values + t * stride + e);
+                    for (int64_t i = 0; i < some; ++i) acc[i] = V::fma(V::floats(weights[q + i][t]), v, acc[i]);
+                }
+                for (int64_t i = 0; i < some; ++i) V::store(sums[q + i] + e, acc[i]);
+            }
+        }
+    }
+
+    // out (maps * width) per member: the first map's mean minus lambda times the second's.
+    void finish(int64_t member, float lambda, float* out) const {
+        const int64_t q = member * maps;
+        const auto first = V::floats(1 / total[q]), second = V::floats(maps == 2 ? -lambda / total[q + 1] : 0);
+        for (int64_t e = 0; e < maps * width; e += 16) {
+            auto mixed = V::mul(V::load(sums[q] + e), first);
+            if (maps == 2) mixed = V::fma(V::load(sums[q + 1] + e), second, mixed);
+            V::store(out + e, mixed);
+        }
+    }
+};
+
+// RMSNorm over `width` (a multiple of 16), times `scale`; in place.
+template <class V>
+void head_norm(float* x, const float* weight, int64_t width, float eps, float scale) {
+    auto square = V::floats(0);
+    for (int64_t e = 0; e < width; e += 16) square = V::fma(V::load(x + e), V::load(x + e), square);
+    const float inverse = scale / std::sqrt(V::sum(square) / float(width) + eps);
+    for (int64_t e = 0; e < width; e += 16)
+        V::store(x + e, V::mul(V::mul(V::load(x + e), V::floats(inverse)), V::load(weight + e)));
+}
+
+// Residual and LayerNorm (or RMSNorm, bias null and mean 0) of one row: hidden += scale * mixed; out = norm(hidden).
+template <class V>
+void add_norm(float* hidden, const float* mixed, float scale, const float* weight, const float* bias, bool centred,
+              float eps, int64_t width, float* out) {
+    auto sum = V::floats(0);
+    for (int64_t e = 0; e < width; e += 16) {
+        const int64_t count = std::min<int64_t>(16, width - e);
+        auto h = some<V>(hidden + e, count);
+        if (mixed) {
+            h = V::fma(V::floats(scale), some<V>(mixed + e, count), h);
+            put<V>(hidden + e, h, count);
+        }
+        sum = V::add(sum, h);
+    }
+    const float mean = centred ? V::sum(sum) / float(width) : 0.0f;
+    auto square = V::floats(0);
+    for (int64_t e = 0; e < width; e += 16) {
+        const int64_t count = std::min<int64_t>(16, width - e);
+        auto h = V::sub(some<V>(hidden + e, count), V::floats(mean));
+        if (count < 16) {
+            float lanes[16];
+            V::store(lanes, h);
+            for (int64_t i = count; i < 16; ++i) lanes[i] = 0;
+            h = V::load(lanes);
+        }
+        square = V::fma(h, h, square);
+    }
+    const auto inverse = V::floats(1 / std::sqrt(V::sum(square) / float(width) + eps));
+    for (int64_t e = 0; e < width; e += 16) {
+        const int64_t count = std::min<int64_t>(16, width - e);
+        auto h = V::mul(V::sub(some<V>(hidden + e, count), V::floats(mean)), inverse);
+        h = V::mul(h, some<V>(weight + e, count));
+        if (bias) h = V::add(h, some<V>(bias + e, count));
+        put<V>(out + e, h, count);
+    }
+}
+
+}  // namespace sambay

@@ -1,0 +1,107 @@
+// Vectors of sixteen lanes in plain C++: the specification of the other vec_*.h, and the path of unknown machines.
+//
+// Every vec header defines a struct `V` with the same types and functions; kernels are templates over it.
+// A panel of a quantised matrix is sixteen rows wide, hence sixteen 32-bit lanes; a `Bytes` is 64 bytes: in
+// lane r the four consecutive values k..k+3 of row r.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace sambay {
+
+struct VPortable {
+    struct Ints { int32_t at[16]; };
+    struct Floats { float at[16]; };
+    struct Bytes { uint8_t at[64]; };
+
+    // Rows of activations that a kernel keeps in registers at once.
+    static constexpr int kTile = 2;
+
+    static Ints ints(int32_t x) { Ints r; for (auto& v : r.at) v = x; return r; }
+    static Floats floats(float x) { Floats r; for (auto& v : r.at) v = x; return r; }
+    static Floats load(const float* p) { Floats r; std::memcpy(r.at, p, 64); return r; }
+    static void store(float* p, Floats x) { std::memcpy(p, x.at, 64); }
+    static Bytes bytes(const uint8_t* p) { Bytes r; std::memcpy(r.at, p, 64); return r; }
+    static void store(uint8_t* p, Bytes x) { std::memcpy(p, x.at, 64); }
+    static Bytes low(Bytes x) { for (auto& v : x.at) v &= 15; return x; }
+    static Bytes high(Bytes x) { for (auto& v : x.at) v >>= 4; return x; }
+
+    // sum += four unsigned weights times the four signed activations at `a`, in every lane.
+    template <int Bits>
+    static Ints dot(Ints sum, Bytes weights, const int8_t* a) {
+        for (int lane = 0; lane < 16; ++lane)
+            for (int i = 0; i < 4; ++i) sum.at[lane] += int32_t(weights.at[4 * lane + i]) * a[i];
+        return sum;
+    }
+
+    static Floats to_floats(Ints x) { Floats r; for (int i = 0; i < 16; ++i) r.at[i] = float(x.at[i]); return r; }
+    static Floats mul(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] *= b.at[i]; return a; }
+    static Floats add(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] += b.at[i]; return a; }
+    // a * b + c. Whether it rounds once or twice is the machine's choice.
+    static Floats fma(Floats a, Floats b, Floats c) { for (int i = 0; i < 16; ++i) c.at[i] += a.at[i] * b.at[i]; return c; }
+
+    static Floats sub(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] -= b.at[i]; return a; }
+    static Floats max(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] = a.at[i] > b.at[i] ? a.at[i] : b.at[i]; return a; }
+    static Floats div(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] /= b.at[i]; return a; }
+    static Floats exp(Floats x) { for (auto& v : x.at) v = std::exp(v); return x; }
+    static float sum(Floats x) { float s = 0; for (float v : x.at) s += v; return s; }
+    static float most(Floats x) { float m = x.at[0]; for (float v : x.at) m = v > m ? v : m; return m; }
+
+    // Lane i of the result is the sum of the lanes of x[i].
+    static Floats sums(const Floats* x) { Floats r; for (int i = 0; i < 16; ++i) r.at[i] = sum(x[i]); return r; }
+
+    // Sixteen bfloat16 values.
+    static Floats load(const uint16_t* p) {
+        Floats r;
+        for (int i = 0; i < 16; ++i) {
+            const uint32_t bits = uint32_t(p[i]) << 16;
+            std::memcpy(&r.at[i], &bits, 4);
+        }
+        return r;
+    }
+
+    // Sixteen float16 values.
+    static Floats halves(const uint8_t* p) {
+        Floats r;
+        for (int i = 0; i < 16; ++i) {
+            uint16_t h;
+            std::memcpy(&h, p + 2 * i, 2);
+            r.at[i] = half(h);
+        }
+        return r;
+    }
+
+    static float half(uint16_t h) {
+        const uint32_t sign = uint32_t(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, fraction = h & 0x3ffu;
+        uint32_t bits;
+        if (exponent == 31) bits = sign | 0x7f800000u | (fraction << 13);
+        else if (exponent) bits = sign | ((exponent + 112) << 23) | (fraction << 13);
+        else {
+            float value = std::ldexp(float(fraction), -24);
+            return sign ? -value : value;
+        }
+        float value;
+        std::memcpy(&value, &bits, 4);
+        return value;
+    }
+
+    // Thirty-two floats to signed bytes, `q = round(x / scale)`; returns the scale, and the sum of the bytes.
+    static float quantise32(const float* x, int8_t* q, int32_t* sum) {
+        float most = 0;
+        for (int i = 0; i < 32; ++i) most = std::fmax(most, std::fabs(x[i]));
+        const float inverse = most > 0 ? 127.0f / most : 0.0f;
+        int32_t total = 0;
+        for (int i = 0; i < 32; ++i) {
+            q[i] = int8_t(std::nearbyint(x[i] * inverse));
+            total += q[i];
+        }
+        *sum = total;
+        return most / 127.0f;
+    }
+
+    static void prefetch(const void*) {}
+};
+
+}  // namespace sambay
