@@ -14,23 +14,10 @@
 // panels into the second-level cache and run over all activations: bound by the multipliers.
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
+#include "mixers.h"
 
 namespace sambay {
-
-// A packed matrix; see quant/formats.py.
-struct Packed {
-    const uint8_t* data;
-    int64_t rows, k;  // padded: multiples of 16 and of 2 * group
-    int bits, group;
-
-    int64_t panels() const { return rows / 16; }
-    int64_t superblocks() const { return k / (2 * group); }
-    int64_t superblock_bytes() const { return 64 + int64_t(bits) * 4 * group; }
-    int64_t panel_bytes() const { return superblocks() * superblock_bytes(); }
-};
+namespace {
 
 // Activations in signed bytes: (m, k) codes, and for every block of 32 a scale and the sum of its codes.
 struct Activations {
@@ -50,7 +37,7 @@ void quantise_rows(const float* x, int64_t stride, int64_t width, Activations ou
         float* scales = out.scales + row * blocks;
         int32_t* sums = out.sums + row * blocks;
         for (int64_t block = 0; block < blocks; ++block) {
-            const int64_t have = std::min<int64_t>(32, width - 32 * block);
+            const int64_t have = least(32, width - 32 * block);
             if (have == 32) {
                 scales[block] = V::quantise32(source + 32 * block, codes + 32 * block, sums + block);
                 continue;
@@ -62,7 +49,6 @@ void quantise_rows(const float* x, int64_t stride, int64_t width, Activations ou
     }
 }
 
-namespace detail {
 
 constexpr int64_t kAhead = 2048;  // bytes to prefetch ahead: the hardware's own streams stop at pages
 
@@ -95,7 +81,7 @@ inline void block(const Weights& weights, typename V::Floats scale, const Activa
 
 template <class V>
 void finish(typename V::Floats acc, const float* bias, float* out, int64_t panel, int64_t rows) {
-    const int64_t first = 16 * panel, count = std::min<int64_t>(16, rows - first);
+    const int64_t first = 16 * panel, count = least(16, rows - first);
     float values[16];
     V::store(values, acc);
     for (int64_t i = 0; i < count; ++i) out[first + i] = bias ? values[i] + bias[first + i] : values[i];
@@ -173,9 +159,6 @@ void unpacked_tile(const uint8_t* codes, const float* scales, int64_t group, int
     for (int t = 0; t < T; ++t) V::store(out + t * stride, acc[t]);
 }
 
-constexpr int64_t kChunk = 2560;   // k that is unpacked at once
-constexpr int64_t kPanels = 8;     // panels that are unpacked at once: with a chunk, 320 KiB of the second-level cache
-constexpr int64_t kRows = 256;     // rows of activations whose results are held: (kRows, 16 * kPanels) float32
 
 template <class V, int Bits, int T>
 void many_tile(int count, const uint8_t* codes, const float* scales, int64_t group, int64_t blocks,
@@ -189,24 +172,24 @@ void many_tile(int count, const uint8_t* codes, const float* scales, int64_t gro
 template <class V, int Bits>
 void many(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
           int64_t stride, int64_t rows, uint8_t* scratch) {
-    const int64_t per = 2 * w.group, chunk = std::max<int64_t>(1, kChunk / per), superblocks = w.superblocks();
+    const int64_t per = 2 * w.group, chunk = most_of(1, kChunk / per), superblocks = w.superblocks();
     uint8_t* codes = scratch;
     float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);
     float* sums = scales + kPanels * 32 * chunk;
     const int64_t width = 16 * kPanels;
     for (int64_t p = first; p < last; p += kPanels) {
-        const int64_t panels = std::min(kPanels, last - p);
+        const int64_t panels = least(kPanels, last - p);
         for (int64_t r = 0; r < a.m; r += kRows) {
-            const int64_t height = std::min(kRows, a.m - r);
+            const int64_t height = least(kRows, a.m - r);
             for (int64_t s = 0; s < superblocks; s += chunk) {
-                const int64_t some = std::min(chunk, superblocks - s), blocks = some * per / 32;
+                const int64_t some = least(chunk, superblocks - s), blocks = some * per / 32;
                 // With a single chunk the panels stay unpacked for all rows.
                 if (r == 0 || chunk < superblocks)
                     for (int64_t i = 0; i < panels; ++i)
                         unpack<V, Bits>(w, p + i, s, s + some, codes + i * 16 * chunk * per, scales + i * 32 * chunk);
                 for (int64_t t = 0; t < height; t += V::kTile)
                     for (int64_t i = 0; i < panels; ++i)
-                        many_tile<V, Bits, V::kTile>(int(std::min<int64_t>(V::kTile, height - t)), codes + i * 16 * chunk * per,
+                        many_tile<V, Bits, V::kTile>(int(least(V::kTile, height - t)), codes + i * 16 * chunk * per,
                                                      scales + i * 32 * chunk, w.group, blocks, a, r + t, s * per / 32,
                                                      sums + t * width + 16 * i, width, s == 0);
             }
@@ -225,28 +208,119 @@ void few_dispatch(int count, const Packed& w, const Activations& a, int64_t row,
     else few_dispatch<V, Bits, T - 1>(count, w, a, row, first, last, bias, out, stride, rows);
 }
 
-}  // namespace detail
 
 // From this many rows of activations on, unpacking first is faster.
 constexpr int64_t kMany = 24;
-
-// Bytes of scratch that a thread needs for `linear`.
-inline int64_t linear_scratch() {
-    return detail::kPanels * 16 * detail::kChunk + detail::kPanels * 32 * (detail::kChunk / 64) * 4 +
-           detail::kRows * 16 * detail::kPanels * 4 + 64;
-}
 
 // out (m, rows) = a W^T + bias for the panels `first` to `last`; `rows` is the width without padding.
 template <class V, int Bits>
 void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
             int64_t stride, int64_t rows, uint8_t* scratch) {
     if (a.m >= kMany) {
-        detail::many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
+        many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
         return;
     }
     for (int64_t row = 0; row < a.m; row += V::kTile)
-        detail::few_dispatch<V, Bits, V::kTile>(int(std::min<int64_t>(V::kTile, a.m - row)), w, a, row, first, last, bias,
+        few_dispatch<V, Bits, V::kTile>(int(least(V::kTile, a.m - row)), w, a, row, first, last, bias,
                                                 out, stride, rows);
 }
 
+// Where the quantised activations of `m` rows lie in a scratch buffer: codes, scales, sums.
+Activations activations_in(uint8_t* scratch, int64_t m, int64_t k) {
+    const int64_t codes = (m * k + 63) / 64 * 64, scales = (m * k / 32 * 4 + 63) / 64 * 64;
+    return {reinterpret_cast<int8_t*>(scratch), reinterpret_cast<float*>(scratch + codes),
+            reinterpret_cast<int32_t*>(scratch + codes + scales), m, k};
+}
+
+// This thread's share of a product with activations that are quantised already.
+template <class V>
+void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team) {
+    const Share mine = share(team, size_t(w.panels()), 1);
+    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
+    if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+    else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+}
+
+// Few rows are quantised by every thread for itself, which is quicker than to wait for each other.
+constexpr int64_t kAlone = 2;
+
+template <class V>
+void linear_kernel(const LinearArguments& arg, const Team& team) {
+    const Packed& w = arg.weight;
+    uint8_t* own = arg.scratch + scratch_of_thread() * team.thread;
+    const bool alone = arg.m <= kAlone;
+    const Activations a = activations_in(alone ? own : arg.scratch + scratch_of_thread() * team.count, arg.m, w.k_padded);
+    if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, 0, arg.m);
+    else {
+        const Share rows = share(team, size_t(arg.m), 1);
+        quantise_rows<V>(arg.x, arg.x_stride, w.k, a, int64_t(rows.begin), int64_t(rows.end));
+        barrier(team);
+    }
+    product<V>(w, a, arg.out, arg.out_stride, own, team);
+}
+
+// fc2(up * silu(gate)) with [gate, up] = fc1(x), the gated values quantised as they are made.
+template <class V>
+void mlp_kernel(const MlpArguments& arg, const Team& team) {
+    const Packed &w = arg.fc1, &w2 = arg.fc2;
+    const int64_t inner = w.rows / 2;
+    uint8_t* own = arg.scratch + scratch_of_thread() * team.thread;
+    uint8_t* common = arg.scratch + scratch_of_thread() * team.count;
+    const bool alone = arg.m <= kAlone;
+    const Activations a = activations_in(alone ? own : common, arg.m, w.k_padded);
+    float* wide = reinterpret_cast<float*>(common + activation_bytes(arg.m, w.k_padded));
+    const Activations gated = activations_in(reinterpret_cast<uint8_t*>(wide) + (arg.m * w.rows * 4 + 63) / 64 * 64, arg.m, w2.k_padded);
+    if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, 0, arg.m);
+    else {
+        const Share rows = share(team, size_t(arg.m), 1);
+        quantise_rows<V>(arg.x, arg.x_stride, w.k, a, int64_t(rows.begin), int64_t(rows.end));
+        barrier(team);
+    }
+    product<V>(w, a, wide, w.rows, own, team);
+    barrier(team);
+    const int64_t blocks = w2.k_padded / 32;
+    const Share mine = share(team, size_t(arg.m * blocks), 1);
+    for (int64_t item = int64_t(mine.begin); item < int64_t(mine.end); ++item) {
+        const int64_t row = item / blocks, at = item % blocks;
+        const float *gate = wide + row * w.rows + 32 * at, *up = gate + inner;
+        const int64_t count = least(32, inner - 32 * at);
+        float values[32] = {};
+        for (int64_t e = 0; e < count; e += 16)
+            V::store(values + e, V::mul(some<V>(up + e, count - e), silu<V>(some<V>(gate + e, count - e))));
+        gated.scales[item] = V::quantise32(values, gated.codes + row * w2.k_padded + 32 * at, gated.sums + item);
+    }
+    barrier(team);
+    product<V>(w2, gated, arg.out, arg.out_stride, own, team);
+}
+
+// Rows of a quantised matrix in float32: the embedding of tokens.
+template <class V>
+void rows_kernel(const RowsArguments& arg, const Team& team) {
+    const Packed& w = arg.weight;
+    const Share mine = share(team, size_t(arg.count), 1);
+    for (size_t i = mine.begin; i < mine.end; ++i) {
+        const int64_t row = arg.rows[i], lane = row % 16;
+        const uint8_t* p = w.data + row / 16 * w.panel_bytes();
+        float* out = arg.out + int64_t(i) * w.k;
+        for (int64_t s = 0; s < w.superblocks(); ++s, p += w.superblock_bytes()) {
+            float scales[32];
+            V::store(scales, V::halves(p));
+            V::store(scales + 16, V::halves(p + 32));
+            for (int64_t j = 0; j < 2 * w.group; ++j) {
+                const int64_t at = s * 2 * w.group + j, half = j / w.group;
+                if (at >= w.k) break;
+                int32_t code;
+                if (w.bits == 8) code = int32_t(p[64 + j / 4 * 64 + lane * 4 + j % 4]) - 128;
+                else {
+                    const int64_t e = j % w.group;
+                    const uint8_t both = p[64 + e / 4 * 64 + lane * 4 + e % 4];
+                    code = int32_t(half ? both >> 4 : both & 15) - 8;
+                }
+                out[at] = float(code) * scales[half * 16 + lane];
+            }
+        }
+    }
+}
+
+}  // namespace
 }  // namespace sambay

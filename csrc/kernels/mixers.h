@@ -5,20 +5,13 @@
 // offsets[s + 1] belong to sequence s, which has seen starts[s] tokens before and whose state is slots[s].
 #pragma once
 
-#include <algorithm>
 #include <cmath>
-#include <cstddef>
-#include <cstdint>
 #include <cstring>
 
-namespace sambay {
+#include "arguments.h"
 
-struct Sequences {
-    int64_t count;
-    const int64_t* offsets;  // (count + 1,)
-    const int64_t* starts;   // (count,) tokens seen before
-    const int64_t* slots;    // (count,)
-};
+namespace sambay {
+namespace {
 
 inline float from_cache(float x) { return x; }
 inline float from_cache(uint16_t x) {
@@ -63,7 +56,7 @@ void causal_conv(const Sequences& seq, const float* x, int64_t stride, const flo
                  C* state, int64_t d, float* out, int64_t first, int64_t last) {
     const int64_t past = width - 1;
     for (int64_t c = first; c < last; c += 16) {
-        const int64_t count = std::min<int64_t>(16, last - c);
+        const int64_t count = least(16, last - c);
         typename V::Floats w[8], window[8];
         for (int64_t k = 0; k < width; ++k) {
             float column[16] = {};
@@ -108,7 +101,7 @@ void selective_scan(const Sequences& seq, const float* u, const float* raw, cons
                     int64_t d, float* y, const float* z, int64_t z_stride, float* gated, int64_t first, int64_t last) {
     const int64_t n = N ? N : n_all;
     for (int64_t ch = first; ch < last; ch += 16) {
-        const int64_t count = std::min<int64_t>(16, last - ch);
+        const int64_t count = least(16, last - ch);
         typename V::Floats rate[N ? N : 64], h[N ? N : 64];
         for (int64_t i = 0; i < n; ++i) rate[i] = some<V>(a + i * d + ch, count);
         const auto direct = some<V>(skip + ch, count);
@@ -149,7 +142,7 @@ struct Stretch {
 // q[member * maps + map] attend to key head `map` of the group; values are the group's heads side by side.
 template <class V, class C>
 struct Attention {
-    static constexpr int kMost = 16;     // queries of a group
+    static constexpr int kMost = kMostQueries;
     static constexpr int64_t kBlock = 64;  // tokens whose scores are held
 
     int64_t width, maps, members;  // head_dim (a multiple of 16), 1 or 2, query (pairs of) heads of a group
@@ -168,7 +161,7 @@ struct Attention {
 
     void attend(Stretch<C> all) {
         for (int64_t at = 0; at < all.count; at += kBlock)
-            block(all.keys + at * stride, all.values + at * stride, std::min(kBlock, all.count - at));
+            block(all.keys + at * stride, all.values + at * stride, least(kBlock, all.count - at));
     }
 
     void block(const C* keys, const C* values, int64_t tokens) {
@@ -190,7 +183,7 @@ struct Attention {
             for (int64_t t = tokens; t < padded; ++t) weights[q][t] = -INFINITY;
             auto top = V::load(weights[q]);
             for (int64_t t = 16; t < padded; t += 16) top = V::max(top, V::load(weights[q] + t));
-            const float now = std::max(most[q], V::most(top));
+            const float here = V::most(top), now = here > most[q] ? here : most[q];
             if (now > most[q]) {
                 const float shrink = std::exp(most[q] - now);
                 total[q] *= shrink;
@@ -208,7 +201,7 @@ struct Attention {
         }
         // Each value vector is read once for all queries; sixteen lanes of four queries stay in registers.
         for (int64_t q = 0; q < count; q += 4) {
-            const int64_t some = std::min<int64_t>(4, count - q);
+            const int64_t some = least(4, count - q);
             for (int64_t e = 0; e < maps * width; e += 16) {
                 typename V::Floats acc[4];
                 for (int64_t i = 0; i < some; ++i) acc[i] = V::load(sums[q + i] + e);
@@ -249,7 +242,7 @@ void add_norm(float* hidden, const float* mixed, float scale, const float* weigh
               float eps, int64_t width, float* out) {
     auto sum = V::floats(0);
     for (int64_t e = 0; e < width; e += 16) {
-        const int64_t count = std::min<int64_t>(16, width - e);
+        const int64_t count = least(16, width - e);
         auto h = some<V>(hidden + e, count);
         if (mixed) {
             h = V::fma(V::floats(scale), some<V>(mixed + e, count), h);
@@ -260,7 +253,7 @@ void add_norm(float* hidden, const float* mixed, float scale, const float* weigh
     const float mean = centred ? V::sum(sum) / float(width) : 0.0f;
     auto square = V::floats(0);
     for (int64_t e = 0; e < width; e += 16) {
-        const int64_t count = std::min<int64_t>(16, width - e);
+        const int64_t count = least(16, width - e);
         auto h = V::sub(some<V>(hidden + e, count), V::floats(mean));
         if (count < 16) {
             float lanes[16];
@@ -272,7 +265,7 @@ void add_norm(float* hidden, const float* mixed, float scale, const float* weigh
     }
     const auto inverse = V::floats(1 / std::sqrt(V::sum(square) / float(width) + eps));
     for (int64_t e = 0; e < width; e += 16) {
-        const int64_t count = std::min<int64_t>(16, width - e);
+        const int64_t count = least(16, width - e);
         auto h = V::mul(V::sub(some<V>(hidden + e, count), V::floats(mean)), inverse);
         h = V::mul(h, some<V>(weight + e, count));
         if (bias) h = V::add(h, some<V>(bias + e, count));
@@ -280,4 +273,39 @@ void add_norm(float* hidden, const float* mixed, float scale, const float* weigh
     }
 }
 
+template <class V>
+void conv_kernel(const ConvArguments& arg, const Team& team) {
+    const Share mine = share(team, size_t(arg.d), 16);
+    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
+    if (arg.half)
+        causal_conv<V>(arg.seq, arg.x, arg.x_stride, arg.taps, arg.bias, arg.width, static_cast<uint16_t*>(arg.state), arg.d,
+                       arg.out, first, last);
+    else
+        causal_conv<V>(arg.seq, arg.x, arg.x_stride, arg.taps, arg.bias, arg.width, static_cast<float*>(arg.state), arg.d,
+                       arg.out, first, last);
+}
+
+template <class V>
+void scan_kernel(const ScanArguments& arg, const Team& team) {
+    const Share mine = share(team, size_t(arg.d), 16);
+    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
+    if (arg.n == 16)
+        selective_scan<V, 16>(arg.seq, arg.u, arg.raw, arg.bias, arg.a, arg.b, arg.c, arg.bc_stride, arg.skip, arg.state, arg.n,
+                              arg.d, arg.y, arg.z, arg.z_stride, arg.gated, first, last);
+    else
+        selective_scan<V, 0>(arg.seq, arg.u, arg.raw, arg.bias, arg.a, arg.b, arg.c, arg.bc_stride, arg.skip, arg.state, arg.n,
+                             arg.d, arg.y, arg.z, arg.z_stride, arg.gated, first, last);
+}
+
+template <class V>
+void norm_kernel(const NormArguments& arg, const Team& team) {
+    const Share mine = share(team, size_t(arg.m), 1);
+    for (size_t i = mine.begin; i < mine.end; ++i) {
+        const int64_t at = int64_t(i) * arg.width;
+        add_norm<V>(arg.hidden + at, arg.mixed ? arg.mixed + at : nullptr, arg.scale, arg.weight, arg.bias, arg.centred, arg.eps,
+                    arg.width, arg.out + at);
+    }
+}
+
+}  // namespace
 }  // namespace sambay

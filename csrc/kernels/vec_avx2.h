@@ -7,6 +7,7 @@
 #include <cstring>
 
 namespace sambay {
+namespace {
 
 struct VAvx2 {
     struct Ints { __m256i at[2]; };
@@ -149,4 +150,5 @@ struct VAvx2 {
     static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 };
 
+}  // namespace
 }  // namespace sambay

@@ -7,6 +7,7 @@
 #include <cstring>
 
 namespace sambay {
+namespace {
 
 struct VAvx512 {
     using Ints = __m512i;
@@ -95,4 +96,5 @@ struct VAvx512 {
     static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 };
 
+}  // namespace
 }  // namespace sambay

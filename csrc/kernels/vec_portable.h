@@ -10,6 +10,7 @@
 #include <cstring>
 
 namespace sambay {
+namespace {
 
 struct VPortable {
     struct Ints { int32_t at[16]; };
@@ -104,4 +105,5 @@ struct VPortable {
     static void prefetch(const void*) {}
 };
 
+}  // namespace
 }  // namespace sambay

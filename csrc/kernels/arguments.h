@@ -1,0 +1,163 @@
+// What the kernels take. Plain structs: the binding fills them from addresses and sizes, every instruction set reads them.
+#pragma once
+
+#include <cstdint>
+
+#include "../kernel_table.h"
+
+namespace sambay {
+
+// A packed matrix of `rows` x `k`; see quant/formats.py.
+struct Packed {
+    const uint8_t* data;
+    const float* bias;  // (rows,) or null
+    int64_t rows, k, rows_padded, k_padded;  // padded to multiples of 16 and of 2 * group
+    int64_t bits, group;
+
+    int64_t panels() const { return rows_padded / 16; }
+    int64_t superblocks() const { return k_padded / (2 * group); }
+    int64_t superblock_bytes() const { return 64 + bits * 4 * group; }
+    int64_t panel_bytes() const { return superblocks() * superblock_bytes(); }
+};
+
+// out (m, rows) = x (m, k) W^T + bias; strides in elements; `scratch` of linear_bytes().
+struct LinearArguments {
+    Packed weight;
+    const float* x;
+    int64_t m, x_stride;
+    float* out;
+    int64_t out_stride;
+    uint8_t* scratch;
+};
+
+// out = fc2(up * silu(gate)), [gate, up] = fc1(x); `scratch` of mlp_bytes().
+struct MlpArguments {
+    Packed fc1, fc2;
+    const float* x;
+    int64_t m, x_stride;
+    float* out;
+    int64_t out_stride;
+    uint8_t* scratch;
+};
+
+// out (count, k) = rows of the matrix.
+struct RowsArguments {
+    Packed weight;
+    const int64_t* rows;
+    int64_t count;
+    float* out;
+};
+
+// Packed sequences: rows offsets[s] to offsets[s + 1], starts[s] tokens seen before, state in slots[s].
+struct Sequences {
+    int64_t count;
+    const int64_t *offsets, *starts, *slots;
+};
+
+// out (N, d) = silu(conv(x) + bias); taps (d, width) oldest first, width at most 8; state (slots, width - 1, d) or null.
+struct ConvArguments {
+    Sequences seq;
+    const float* x;
+    int64_t x_stride;
+    const float *taps, *bias;
+    int64_t width, d;
+    void* state;
+    bool half;  // the state is bfloat16, else float32
+    float* out;
+};
+
+// The recurrence of Mamba with dt = softplus(raw + bias): y (N, d), and gated = y * silu(z).
+struct ScanArguments {
+    Sequences seq;
+    const float *u, *raw, *bias, *a, *b, *c;  // (N, d), (N, d), (d,), (n, d) negative, (N, n), (N, n)
+    int64_t bc_stride;
+    const float* skip;  // (d,)
+    float* state;       // (slots, n, d) or null
+    int64_t n, d;       // n at most 64
+    float* y;
+    const float* z;     // (N, d) with a stride
+    int64_t z_stride;
+    float* gated;
+};
+
+// Queries (rows, heads, width) float32; out (rows, heads / maps, maps * width) float32.
+struct Heads {
+    int64_t heads, kv_heads, width;
+    int64_t maps;  // 2: differential
+    float scale;   // of the scores
+    float lambda;  // weight of the second map
+    const float* norm;  // (maps * width,) weight of the norm over each pair, or null
+    float norm_eps, norm_scale;
+
+    int64_t groups() const { return kv_heads / maps; }
+    int64_t members() const { return heads / kv_heads; }
+    int64_t token() const { return kv_heads * width; }  // elements of a token in a cache
+};
+constexpr int kMostQueries = 16, kMostWidth = 128;  // of a group; the binding checks
+
+// keys, values: rings (slots, window, kv_heads, width) or null; k, v (N, kv_heads, width) float32 with a stride.
+struct WindowArguments {
+    Sequences seq;
+    Heads heads;
+    const float* q;
+    int64_t q_stride;
+    const float *k, *v;
+    int64_t kv_stride;
+    void *keys, *values;
+    bool half;
+    int64_t window;
+    float* out;
+    uint8_t* scratch;  // window_bytes(): the chunk's keys and values in the cache's type
+};
+
+// Rows that ask for logits, each with the pages of its sequence and the number of tokens it sees.
+struct SharedArguments {
+    int64_t rows;
+    const int64_t* seen;         // (rows,)
+    const int64_t* table_start;  // (rows,) into `pages`
+    const int64_t* pages;
+    int64_t page_size;
+    Heads heads;
+    const float* q;
+    int64_t q_stride;
+    const void *keys, *values;  // (pages, page_size, kv_heads, width)
+    bool half;
+    float* out;
+};
+
+// hidden += scale * mixed (unless null); out = norm(hidden), over m rows.
+struct NormArguments {
+    int64_t m, width;
+    float* hidden;
+    const float* mixed;
+    float scale;
+    const float *weight, *bias;
+    bool centred;  // LayerNorm, else RMSNorm
+    float eps;
+    float* out;
+};
+
+// Bytes of scratch: what one thread needs in a product, and what all share. The rest of the file is sizes.
+constexpr int64_t kChunk = 2560;   // k that is unpacked at once
+constexpr int64_t kPanels = 8;     // panels that are unpacked at once: with a chunk, 320 KiB of the second-level cache
+constexpr int64_t kRows = 256;     // rows of activations whose results are held: (kRows, 16 * kPanels) float32
+constexpr int64_t kAloneBytes = 2 * 65536 * 2;  // quantised activations that a thread makes for itself
+
+static inline int64_t scratch_of_thread() {
+    return kPanels * 16 * kChunk + kPanels * 32 * (kChunk / 64) * 4 + kRows * 16 * kPanels * 4 + kAloneBytes;
+}
+static inline int64_t activation_bytes(int64_t m, int64_t k) {
+    return (m * k + 63) / 64 * 64 + 2 * ((m * k / 32 * 4 + 63) / 64 * 64);
+}
+static inline int64_t linear_bytes(int64_t m, const Packed& w, int threads) {
+    return scratch_of_thread() * threads + activation_bytes(m, w.k_padded);
+}
+static inline int64_t mlp_bytes(int64_t m, const Packed& fc1, const Packed& fc2, int threads) {
+    return linear_bytes(m, fc1, threads) + (m * fc1.rows * 4 + 63) / 64 * 64 + activation_bytes(m, fc2.k_padded);
+}
+static inline int64_t window_bytes(int64_t rows, const Heads& heads) { return rows * heads.token() * 2 * 4; }
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+}  // namespace sambay
