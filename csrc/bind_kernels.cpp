@@ -1,0 +1,162 @@
+// The kernels of the model as Python functions. Addresses and sizes come in, in the order of the structs of
+// kernels/arguments.h; sambay/ops/native_ops.py has checked them.
+#include "bind_kernels.h"
+
+#include <nanobind/nanobind.h>
+
+#include <cstdlib>
+#include <new>
+
+#include "cpu.h"
+#include "kernels/arguments.h"
+#include "pool.h"
+
+namespace nb = nanobind;
+using namespace sambay;
+
+namespace {
+
+using Address = uintptr_t;
+
+template <class T>
+T* at(Address address) { return reinterpret_cast<T*>(address); }
+
+// Scratch memory of the calling thread; it only grows.
+class Scratch {
+  public:
+    ~Scratch() { std::free(data_); }
+    uint8_t* of(int64_t bytes) {
+        if (bytes > size_) {
+            std::free(data_);
+            size_ = 0;
+            data_ = static_cast<uint8_t*>(std::aligned_alloc(64, size_t((bytes + 63) / 64 * 64)));
+            if (!data_) throw std::bad_alloc();
+            size_ = bytes;
+        }
+        return data_;
+    }
+
+  private:
+    uint8_t* data_ = nullptr;
+    int64_t size_ = 0;
+};
+thread_local Scratch scratch;
+
+// A packed matrix as Python holds it: (data, bias, rows, k, rows_padded, k_padded, bits, group).
+struct Matrix {
+    Packed packed;
+    Matrix(Address data, Address bias, int64_t rows, int64_t k, int64_t rows_padded, int64_t k_padded, int64_t bits, int64_t group)
+        : packed{at<const uint8_t>(data), at<const float>(bias), rows, k, rows_padded, k_padded, bits, group} {}
+};
+
+struct PySequences {
+    Sequences value;
+    PySequences(int64_t count, Address offsets, Address starts, Address slots)
+        : value{count, at<const int64_t>(offsets), at<const int64_t>(starts), at<const int64_t>(slots)} {}
+};
+
+struct PyHeads {
+    Heads value;
+    PyHeads(int64_t heads, int64_t kv_heads, int64_t width, int64_t maps, float scale, float lambda, Address norm, float eps,
+            float norm_scale)
+        : value{heads, kv_heads, width, maps, scale, lambda, at<const float>(norm), eps, norm_scale} {}
+};
+
+template <class Arguments>
+void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments) {
+    Pool::instance().run([&](const Team& team) { kernel(arguments, team); });
+}
+
+void linear(const Matrix& w, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
+    const nb::gil_scoped_release release;
+    uint8_t* room = scratch.of(linear_bytes(m, w.packed, Pool::instance().threads()));
+    run(kernels().linear, LinearArguments{w.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room});
+}
+
+// Only the rows `first` to `first + count` of the matrix, multiples of sixteen.
+void linear_rows(const Matrix& w, int64_t first, int64_t count, Address x, int64_t m, int64_t x_stride, Address out,
+                 int64_t out_stride) {
+    const nb::gil_scoped_release release;
+    Packed part = w.packed;
+    part.data += first / 16 * part.panel_bytes();
+    part.bias = part.bias ? part.bias + first : nullptr;
+    part.rows = count;
+    part.rows_padded = (count + 15) / 16 * 16;
+    uint8_t* room = scratch.of(linear_bytes(m, part, Pool::instance().threads()));
+    run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, room});
+}
+
+void mlp(const Matrix& fc1, const Matrix& fc2, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
+    const nb::gil_scoped_release release;
+    uint8_t* room = scratch.of(mlp_bytes(m, fc1.packed, fc2.packed, Pool::instance().threads()));
+    run(kernels().mlp,
+        MlpArguments{fc1.packed, fc2.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room});
+}
+
+void embedding_rows(const Matrix& w, Address rows, int64_t count, Address out) {
+    const nb::gil_scoped_release release;
+    run(kernels().embedding_rows, RowsArguments{w.packed, at<const int64_t>(rows), count, at<float>(out)});
+}
+
+void causal_conv(const PySequences& seq, Address x, int64_t x_stride, Address taps, Address bias, int64_t width, int64_t d,
+                 Address state, bool half, Address out) {
+    const nb::gil_scoped_release release;
+    run(kernels().causal_conv, ConvArguments{seq.value, at<const float>(x), x_stride, at<const float>(taps), at<const float>(bias),
+                                             width, d, at<void>(state), half, at<float>(out)});
+}
+
+void selective_scan(const PySequences& seq, Address u, Address raw, Address bias, Address a, Address b, Address c,
+                    int64_t bc_stride, Address skip, Address state, int64_t n, int64_t d, Address y, Address z, int64_t z_stride,
+                    Address gated) {
+    const nb::gil_scoped_release release;
+    run(kernels().selective_scan,
+        ScanArguments{seq.value, at<const float>(u), at<const float>(raw), at<const float>(bias), at<const float>(a),
+                      at<const float>(b), at<const float>(c), bc_stride, at<const float>(skip), at<float>(state), n, d,
+                      at<float>(y), at<const float>(z), z_stride, at<float>(gated)});
+}
+
+void window_attention(const PySequences& seq, const PyHeads& heads, int64_t rows, Address q, int64_t q_stride, Address k, Address v,
+                      int64_t kv_stride, Address keys, Address values, bool half, int64_t window, Address out) {
+    const nb::gil_scoped_release release;
+    uint8_t* room = scratch.of(window_bytes(rows, heads.value));
+    run(kernels().window_attention,
+        WindowArguments{seq.value, heads.value, at<const float>(q), q_stride, at<const float>(k), at<const float>(v), kv_stride,
+                        at<void>(keys), at<void>(values), half, window, at<float>(out), room});
+}
+
+void shared_attention(int64_t rows, Address seen, Address table_start, Address pages, int64_t page_size, const PyHeads& heads,
+                      Address q, int64_t q_stride, Address keys, Address values, bool half, Address out) {
+    const nb::gil_scoped_release release;
+    run(kernels().shared_attention,
+        SharedArguments{rows, at<const int64_t>(seen), at<const int64_t>(table_start), at<const int64_t>(pages), page_size,
+                        heads.value, at<const float>(q), q_stride, at<const void>(keys), at<const void>(values), half,
+                        at<float>(out)});
+}
+
+void add_norm(int64_t m, int64_t width, Address hidden, Address mixed, float scale, Address weight, Address bias, bool centred,
+              float eps, Address out) {
+    const nb::gil_scoped_release release;
+    run(kernels().add_norm, NormArguments{m, width, at<float>(hidden), at<const float>(mixed), scale, at<const float>(weight),
+                                          at<const float>(bias), centred, eps, at<float>(out)});
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+    m.attr("MOST_QUERIES") = int(kMostQueries);
+    m.attr("MOST_WIDTH") = int(kMostWidth);
+    nb::class_<Matrix>(m, "Matrix")
+        .def(nb::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>());
+    nb::class_<PySequences>(m, "Sequences").def(nb::init<int64_t, Address, Address, Address>());
+    nb::class_<PyHeads>(m, "Heads")
+        .def(nb::init<int64_t, int64_t, int64_t, int64_t, float, float, Address, float, float>());
+    m.def("linear", &linear);
+    m.def("linear_rows", &linear_rows);
+    m.def("mlp", &mlp);
+    m.def("embedding_rows", &embedding_rows);
+    m.def("causal_conv", &causal_conv);
+    m.def("selective_scan", &selective_scan);
+    m.def("window_attention", &window_attention);
+    m.def("shared_attention", &shared_attention);
+    m.def("add_norm", &add_norm);
+}
