@@ -7,6 +7,7 @@ are for our own mistakes.
 from __future__ import annotations
 
 __all__ = [
+    "BackendError",
     "CheckpointError",
     "ConfigError",
     "ContextError",
@@ -39,6 +40,10 @@ class ContextError(PromptError):
 
 class SamplingError(SambaYError):
     """Sampling parameters outside their range."""
+
+
+class BackendError(SambaYError):
+    """A backend that was asked for and cannot serve: not installed, or not for this machine."""
 
 
 class MissingExtraError(SambaYError, ImportError):

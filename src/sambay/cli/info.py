@@ -70,6 +70,7 @@ def describe(model: str | None, device: str) -> dict[str, Any]:
     from sambay import hub, ops
     from sambay.config import PRESETS, SambaYConfig
     from sambay.engine.llm import resolve_device
+    from sambay.ops import native
 
     found = resolve_device(device)
     directory: Path | None = None
@@ -88,6 +89,7 @@ def describe(model: str | None, device: str) -> dict[str, Any]:
         "tokenizer": None if directory is None else _tokenizer(directory),
         "device": _device_name(found),
         "threads": torch.get_num_threads(),
+        "native": native.describe()._asdict(),
         "backends": [choice._asdict() for choice in ops.describe_backends(found.type)],
         "versions": _versions(),
     }
@@ -227,9 +229,21 @@ def _show(report: dict[str, Any]) -> None:
         section("Tokenizer", rows)
     else:
         section("Tokenizer", {"none": "prompts are token ids"})
-    section("Machine", {"device": report["device"], "threads": str(report["threads"]), **report["versions"]})
+    section("Machine", {"device": report["device"], "torch threads": str(report["threads"]), **report["versions"]})
+    section("Compiled kernels", _native_rows(report["native"]))
     backends = {one["operation"]: f"{one['backend']}: {one['reason']}" for one in report["backends"]}
     section("Backends", backends)
+
+
+def _native_rows(report: dict[str, Any]) -> dict[str, str]:
+    if report["isa"] is None:
+        return {"none": report["reason"]}
+    kernels = ", ".join(f"{name} ({isa})" for name, isa in report["kernels"].items())
+    return {
+        "instruction set": f"{report['isa']}: {report['reason']}",
+        "threads": f"{report['threads']}; {report['threads_reason']}",
+        "kernels": kernels,
+    }
 
 
 def _layer_rows(layers: list[str]) -> dict[str, str]:

@@ -109,7 +109,7 @@ Threads = Annotated[
     typer.Option(
         min=1,
         max=1024,
-        help="CPU threads; by default torch's choice.",
+        help="CPU threads; by default one per core.",
         rich_help_panel=_MACHINE,
         show_default=False,
     ),
@@ -117,11 +117,15 @@ Threads = Annotated[
 
 
 def apply_threads(threads: int | None) -> None:
-    """Use so many CPU threads; None leaves torch's choice."""
+    """Use so many CPU threads, in torch and in the compiled kernels; None leaves their own choices."""
     if threads is not None:
         import torch
 
+        from sambay.ops import native
+
         torch.set_num_threads(threads)
+        if native.available():
+            native.set_threads(threads)
 
 
 def open_model(

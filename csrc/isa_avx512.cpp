@@ -1,0 +1,23 @@
+// AVX-512 F, BW, VL, DQ and VNNI.
+#include <immintrin.h>
+
+#include "read_sum.h"
+
+namespace sambay {
+namespace {
+
+struct Words {
+    using Line = __m512i;
+    static Line zero() { return _mm512_setzero_si512(); }
+    static Line add(Line sum, const uint64_t* p) { return _mm512_add_epi64(sum, _mm512_loadu_si512(p)); }
+    static uint64_t total(Line sum) { return uint64_t(_mm512_reduce_add_epi64(sum)); }
+};
+
+}  // namespace
+
+const KernelTable* table_avx512() {
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>};
+    return &table;
+}
+
+}  // namespace sambay

@@ -1,0 +1,56 @@
+// The kernels, by name: what each takes, and a struct of pointers to one implementation of each.
+//
+// One translation unit per instruction set (isa_*.cpp) fills a KernelTable with what it has and leaves null what it has
+// not: dispatch (cpu.cpp) takes each entry from the best instruction set that fills it. The portable one fills all.
+//
+// A kernel is called once by every thread of the team, at the same time, with the same arguments; it does its share
+// and returns. It neither allocates nor throws. Whatever an isa_*.cpp includes must have internal linkage (static, an
+// unnamed namespace) or names of its own per instruction set: of two inline functions of one name the linker keeps one,
+// and that may be the one which this CPU cannot run. tests/native/test_build_symbols.py looks for such pairs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sambay {
+
+// The threads that run a kernel together, seen from one of them.
+struct Team {
+    int thread;                 // 0 .. count - 1
+    int count;                  // how many there are
+    void (*wait)(void* pool);   // use barrier()
+    void* pool;
+};
+
+// Returns when all threads of the team have come here; what they wrote before is then visible to all.
+static inline void barrier(const Team& team) {
+    if (team.count > 1) team.wait(team.pool);
+}
+
+// The contiguous share of `total` items that is this thread's, in multiples of `unit` (the last share may end oddly).
+struct Share { size_t begin, end; };
+static inline Share share(const Team& team, size_t total, size_t unit) {
+    const size_t units = (total + unit - 1) / unit, each = units / team.count, more = units % team.count;
+    const size_t at = size_t(team.thread), first = at * each + (at < more ? at : more);
+    const size_t begin = first * unit, end = (first + each + (at < more ? 1 : 0)) * unit;
+    return {begin < total ? begin : total, end < total ? end : total};
+}
+
+// To add a kernel: a line here, `.name = function` in the isa_*.cpp, a binding in bind.cpp. X(name, result, arguments).
+#define SAMBAY_KERNELS(X)                                                                                              \
+    /* The sum, modulo 2^64, of this thread's share of `count` words: as fast as memory can be read. */                \
+    X(read_sum, uint64_t, (const uint64_t* words, size_t count, const Team& team))
+
+struct KernelTable {
+#define SAMBAY_ENTRY(name, result, arguments) result (*name) arguments;
+    SAMBAY_KERNELS(SAMBAY_ENTRY)
+#undef SAMBAY_ENTRY
+};
+
+const KernelTable* table_portable();
+const KernelTable* table_avx2();
+const KernelTable* table_avx512();
+const KernelTable* table_amx();
+const KernelTable* table_neon();
+
+}  // namespace sambay
