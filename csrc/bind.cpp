@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "bind_kernels.h"
 #include "cpu.h"
 #include "pool.h"
 
@@ -81,4 +82,5 @@ NB_MODULE(_native, m) {
     m.def("read_sum", &read_sum);
     m.def("fill", &fill);
     m.def("empty_runs", &empty_runs);
+    bind_kernels(m);
 }

@@ -1,6 +1,8 @@
 // AVX2, FMA, F16C.
 #include <immintrin.h>
 
+#include "kernels/table.h"
+#include "kernels/vec_avx2.h"
 #include "read_sum.h"
 
 namespace sambay {
@@ -24,7 +26,7 @@ struct Words {
 }  // namespace
 
 const KernelTable* table_avx2() {
-    static constexpr KernelTable table = {.read_sum = read_sum<Words>};
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>, SAMBAY_TEMPLATE_KERNELS(VAvx2)};
     return &table;
 }
 

@@ -1,6 +1,8 @@
 // AVX-512 F, BW, VL, DQ and VNNI.
 #include <immintrin.h>
 
+#include "kernels/table.h"
+#include "kernels/vec_avx512.h"
 #include "read_sum.h"
 
 namespace sambay {
@@ -16,7 +18,7 @@ struct Words {
 }  // namespace
 
 const KernelTable* table_avx512() {
-    static constexpr KernelTable table = {.read_sum = read_sum<Words>};
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>, SAMBAY_TEMPLATE_KERNELS(VAvx512)};
     return &table;
 }
 

@@ -1,4 +1,6 @@
 // Kernels in plain C++: for every machine, and the reference of the others.
+#include "kernels/table.h"
+#include "kernels/vec_portable.h"
 #include "read_sum.h"
 
 namespace sambay {
@@ -21,7 +23,7 @@ struct Words {
 }  // namespace
 
 const KernelTable* table_portable() {
-    static constexpr KernelTable table = {.read_sum = read_sum<Words>};
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>, SAMBAY_TEMPLATE_KERNELS(VPortable)};
     return &table;
 }
 

@@ -36,10 +36,28 @@ static inline Share share(const Team& team, size_t total, size_t unit) {
     return {begin < total ? begin : total, end < total ? end : total};
 }
 
+// Defined in kernels/arguments.h.
+struct LinearArguments;
+struct MlpArguments;
+struct RowsArguments;
+struct ConvArguments;
+struct ScanArguments;
+struct WindowArguments;
+struct SharedArguments;
+struct NormArguments;
+
 // To add a kernel: a line here, `.name = function` in the isa_*.cpp, a binding in bind.cpp. X(name, result, arguments).
 #define SAMBAY_KERNELS(X)                                                                                              \
     /* The sum, modulo 2^64, of this thread's share of `count` words: as fast as memory can be read. */                \
-    X(read_sum, uint64_t, (const uint64_t* words, size_t count, const Team& team))
+    X(read_sum, uint64_t, (const uint64_t* words, size_t count, const Team& team))                                     \
+    X(linear, void, (const LinearArguments& arg, const Team& team))                                                    \
+    X(mlp, void, (const MlpArguments& arg, const Team& team))                                                          \
+    X(embedding_rows, void, (const RowsArguments& arg, const Team& team))                                              \
+    X(causal_conv, void, (const ConvArguments& arg, const Team& team))                                                 \
+    X(selective_scan, void, (const ScanArguments& arg, const Team& team))                                              \
+    X(window_attention, void, (const WindowArguments& arg, const Team& team))                                          \
+    X(shared_attention, void, (const SharedArguments& arg, const Team& team))                                          \
+    X(add_norm, void, (const NormArguments& arg, const Team& team))
 
 struct KernelTable {
 #define SAMBAY_ENTRY(name, result, arguments) result (*name) arguments;

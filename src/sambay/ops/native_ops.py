@@ -1,0 +1,272 @@
+"""Operations of the model on the compiled kernels: the signatures of `reference`, float32, without gradients.
+
+A wrapper checks what the kernels take for granted (dtype, contiguity, sizes), passes addresses, and keeps every
+tensor alive during the call. Where a shape is beyond the kernels, `hindrance` says so beforehand.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sambay.batch import Batch
+from sambay.ops import _native
+from sambay.state import PAGE_SIZE, ConvState, SharedKV, SSMState, WindowKV
+
+__all__ = [
+    "PackedMatrix",
+    "PagedView",
+    "add_norm",
+    "causal_conv",
+    "linear",
+    "mlp",
+    "selective_scan",
+    "shared_attention",
+    "shared_keys_values",
+    "window_attention",
+]
+
+
+class PackedMatrix:
+    """A quantised matrix as the kernels read it; see `quant/formats.py` for the layout.
+
+    Args:
+        packed: (panels, superblocks, bytes) uint8, contiguous.
+        bias: (rows,) float32 or None.
+        rows: outputs, without padding.
+        k: inputs, without padding.
+        bits: 4 or 8.
+        group: weights that share a scale.
+    """
+
+    def __init__(self, packed: Tensor, bias: Tensor | None, rows: int, k: int, bits: int, group: int) -> None:
+        panels, superblocks, nbytes = packed.shape
+        assert packed.dtype is torch.uint8 and packed.is_contiguous() and packed.device.type == "cpu"
+        assert nbytes == 64 + bits * 4 * group and 16 * panels >= rows and 2 * group * superblocks >= k
+        self.packed, self.bias, self.rows, self.k = packed, bias, rows, k
+        address = 0 if bias is None else _address(bias)
+        self.handle = _native.Matrix(
+            packed.data_ptr(), address, rows, k, 16 * panels, 2 * group * superblocks, bits, group
+        )
+
+
+def _address(x: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    assert x.dtype is dtype and x.is_contiguous() and x.device.type == "cpu"
+    return x.data_ptr()
+
+
+def _strided(x: Tensor) -> tuple[int, int]:
+    """Address and row stride of (N, ...) float32 whose rows are contiguous."""
+    assert x.dtype is torch.float32 and x.device.type == "cpu" and x.stride(-1) == 1
+    return x.data_ptr(), x.stride(0)
+
+
+def _cache(x: Tensor | None) -> tuple[int, bool]:
+    """Address of a cache, and whether it is bfloat16 (else float32)."""
+    if x is None:
+        return 0, False
+    assert x.is_contiguous() and x.dtype in (torch.float32, torch.bfloat16)
+    return x.data_ptr(), x.dtype is torch.bfloat16
+
+
+def linear(x: Tensor, weight: PackedMatrix, first: int = 0, count: int | None = None) -> Tensor:
+    """`x W^T + bias`, or some of its columns.
+
+    Args:
+        x: (N, k) float32, contiguous rows.
+        weight: the matrix.
+        first: first row of the matrix, a multiple of 16.
+        count: rows; None: to the end.
+
+    Returns:
+        (N, rows) or (N, count) float32.
+    """
+    count = weight.rows - first if count is None else count
+    assert first % 16 == 0 and x.shape[1] == weight.k and first + count <= weight.rows
+    out = x.new_empty(x.shape[0], count)
+    address, stride = _strided(x)
+    if count == weight.rows:
+        _native.linear(weight.handle, address, x.shape[0], stride, out.data_ptr(), count)
+    else:
+        _native.linear_rows(weight.handle, first, count, address, x.shape[0], stride, out.data_ptr(), count)
+    return out
+
+
+def mlp(x: Tensor, fc1: PackedMatrix, fc2: PackedMatrix) -> Tensor:
+    """`fc2(up * silu(gate))` with `[gate, up] = fc1(x)`: (N, h) -> (N, h) float32."""
+    assert x.shape[1] == fc1.k and fc1.rows == 2 * fc2.k
+    out = x.new_empty(x.shape[0], fc2.rows)
+    address, stride = _strided(x)
+    _native.mlp(fc1.handle, fc2.handle, address, x.shape[0], stride, out.data_ptr(), fc2.rows)
+    return out
+
+
+def embedding_rows(weight: PackedMatrix, rows: Tensor) -> Tensor:
+    """Rows of the matrix: (N,) int64 -> (N, k) float32."""
+    out = torch.empty(rows.shape[0], weight.k)
+    _native.embedding_rows(weight.handle, _address(rows, torch.int64), rows.shape[0], out.data_ptr())
+    return out
+
+
+class _Places(NamedTuple):
+    """The sequences of a batch as the kernels read them, and the tensors behind the addresses."""
+
+    handle: _native.Sequences
+    tensors: tuple[Tensor, ...]
+
+
+def _places(batch: Batch) -> _Places:
+    """Made once per batch, like its other tables."""
+    made: _Places | None = batch.__dict__.get("_native_places")
+    if made is None:
+        slots = batch.slots or (0,) * len(batch)
+        tables = tuple(torch.tensor(x, dtype=torch.int64) for x in (batch.layout.offsets, batch.starts, slots))
+        made = _Places(_native.Sequences(len(batch), *(x.data_ptr() for x in tables)), tables)
+        batch.__dict__["_native_places"] = made
+    return made
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None) -> Tensor:
+    """As `reference.causal_conv`, followed by SiLU: (N, d) -> (N, d) float32."""
+    width, d = weight.shape[1], x.shape[1]
+    assert 2 <= width <= 8 and weight.shape[0] == d
+    out = x.new_empty(x.shape)
+    address, stride = _strided(x)
+    held, half = _cache(None if state is None else state.inputs)
+    taps = 0 if bias is None else _address(bias)
+    _native.causal_conv(
+        _places(batch).handle, address, stride, _address(weight), taps, width, d, held, half, out.data_ptr()
+    )
+    return out
+
+
+def selective_scan(
+    u: Tensor,
+    raw: Tensor,
+    bias: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor,
+    z: Tensor,
+    batch: Batch,
+    state: SSMState | None,
+) -> tuple[Tensor, Tensor]:
+    """The scan with its step sizes and its gate.
+
+    Args:
+        u: (N, d) inputs.
+        raw: (N, d) step sizes before bias and softplus.
+        bias: (d,).
+        a: (n, d) negative decay rates, transposed.
+        b: (N, n) input weights, rows with a stride.
+        c: (N, n) output weights, the same stride.
+        skip: (d,).
+        z: (N, d) gate, rows with a stride.
+        batch: which rows belong to which sequence.
+        state: scan state of each slot.
+
+    Returns:
+        `(y, y * silu(z))`, (N, d) float32 each.
+    """
+    n, d = a.shape
+    assert n <= 64 and b.stride(0) == c.stride(0)
+    y, gated = u.new_empty(u.shape), u.new_empty(u.shape)
+    z_address, z_stride = _strided(z)
+    _native.selective_scan(
+        _places(batch).handle, _address(u), _address(raw), _address(bias), _address(a), _strided(b)[0], _strided(c)[0],
+        b.stride(0), _address(skip), 0 if state is None else _address(state.hidden), n, d, y.data_ptr(), z_address,
+        z_stride, gated.data_ptr(),
+    )  # fmt: skip
+    return y, gated
+
+
+def window_attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: _native.Heads, batch: Batch, window: int, state: WindowKV | None
+) -> Tensor:
+    """As `reference.window_attention`, with the norm over each pair: -> (N, H * dh) float32.
+
+    Args:
+        q: (N, H * dh), rows with a stride.
+        k: (N, Hk * dh), rows with a stride.
+        v: (N, Hk * dh), the same stride.
+        heads: what `_native.Heads` takes: sizes, scale, lambda, norm.
+        batch: which rows belong to which sequence.
+        window: W.
+        state: the ring of each slot, read, then written; or None.
+    """
+    out = q.new_empty(q.shape)
+    q_address, q_stride = _strided(q)
+    k_address, kv_stride = _strided(k)
+    assert v.stride(0) == kv_stride
+    keys, half = _cache(None if state is None else state.keys)
+    values, _ = _cache(None if state is None else state.values)
+    _native.window_attention(
+        _places(batch).handle, heads, q.shape[0], q_address, q_stride, k_address, _strided(v)[0], kv_stride, keys,
+        values, half, window, out.data_ptr(),
+    )  # fmt: skip
+    return out
+
+
+class PagedView(NamedTuple):
+    """What the rows that ask will attend to: the cache itself, and where in it the tokens of each row lie."""
+
+    keys: Tensor
+    values: Tensor
+    seen: Tensor
+    table_start: Tensor
+    pages: Tensor
+    page_size: int
+
+
+def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | None) -> PagedView:
+    """As `reference.shared_keys_values`: the cache is written, and nothing is gathered.
+
+    Args:
+        k: (N, Hk, dh) keys of all tokens.
+        v: (N, Hk, dh) values of all tokens.
+        batch: which rows belong to which sequence, and which ask for logits.
+        state: the cache, with pages reserved; None: every token is a page of one among the new ones.
+    """
+    seen, starts, pages = [], [], []
+    offsets = batch.layout.offsets
+    if state is not None:
+        assert batch.slots is not None
+        state.write_all(batch.slots, batch.starts, batch.lengths, k, v)
+        keys, values, size = state.keys, state.values, PAGE_SIZE
+    else:
+        keys, values, size = k.contiguous(), v.contiguous(), 1
+    for s in batch.asking:
+        total, wanted = batch.starts[s] + batch.lengths[s], batch.wanted[s]
+        table = list(range(offsets[s], offsets[s + 1])) if state is None else state.tables[batch.slots[s]]  # type: ignore[index]
+        starts.extend([len(pages)] * wanted)
+        seen.extend(range(total - wanted + 1, total + 1))
+        pages.extend(table[: -(-total // size)])
+    tables = (torch.tensor(x, dtype=torch.int64) for x in (seen, starts, pages))
+    return PagedView(keys, values, *tables, size)
+
+
+def shared_attention(q: Tensor, view: PagedView, heads: _native.Heads) -> Tensor:
+    """As `reference.shared_attention`, with the norm over each pair: (R, H * dh) -> (R, H * dh) float32."""
+    out = q.new_empty(q.shape)
+    address, stride = _strided(q)
+    keys, half = _cache(view.keys)
+    _native.shared_attention(
+        q.shape[0], view.seen.data_ptr(), view.table_start.data_ptr(), view.pages.data_ptr(), view.page_size, heads,
+        address, stride, keys, _cache(view.values)[0], half, out.data_ptr(),
+    )  # fmt: skip
+    return out
+
+
+def add_norm(
+    hidden: Tensor, mixed: Tensor | None, scale: float, weight: Tensor, bias: Tensor | None, *, centred: bool, eps: float
+) -> Tensor:
+    """`hidden += scale * mixed` in place (unless None), then LayerNorm (`centred`) or RMSNorm: (N, h) -> (N, h)."""
+    out = hidden.new_empty(hidden.shape)
+    _native.add_norm(
+        hidden.shape[0], hidden.shape[1], _address(hidden), 0 if mixed is None else _address(mixed), scale,
+        _address(weight), 0 if bias is None else _address(bias), centred, eps, out.data_ptr(),
+    )  # fmt: skip
+    return out
