@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import opened
 from sambay.batch import Batch
 from sambay.config import SambaYConfig
 from sambay.ops import reference as ops
@@ -332,7 +333,7 @@ def shared_formula(q, k, v, lam, lengths, wanted):
 
 
 def run_shared(q, k, v, lam, batch, cache=None):
-    return ops.shared_attention(q, ops.shared_keys_values(k, v, batch, cache), batch, lam)
+    return ops.shared_attention(q, ops.shared_keys_values(k, v, batch, lam, cache), batch, lam)
 
 
 WANTED = [
@@ -464,7 +465,7 @@ def test_operations_leave_their_inputs_alone():
         eos_token_id=0,
         pad_token_id=0,
     )  # fmt: skip
-    pool = StatePool(config, 2)
+    pool = opened(StatePool(config, 2))
     batch = pool.batch(torch.zeros(7, dtype=torch.int64), (3, 4), (1, 0), (3, 4))
     scan, attention = scan_inputs(7, 12, 3), attention_inputs(7, 2, 2, 3, True)
     conv = {"x": normal(7, 12), "weight": normal(12, 4), "bias": normal(12)}
