@@ -459,15 +459,25 @@ class SambaY(nn.Module):
             )
         return lengths
 
-    def run(self, batch: Batch, state: StatePool | None, *, runner: LayerRunner | None = None) -> Tensor:
+    def run(
+        self,
+        batch: Batch,
+        state: StatePool | None,
+        *,
+        embeddings: Tensor | None = None,
+        runner: LayerRunner | None = None,
+        hidden_states: list[Tensor] | None = None,
+    ) -> Tensor:
         """Compute one batch.
 
         Args:
             batch: packed tokens (N,) and the R rows that ask for logits.
             state: the pool that holds the states of its slots, or None. Lengths are not advanced here. States
                 carry no gradients, so that those of the logits would be wrong: with a state there are none.
+            embeddings: (N, h) in place of those of the tokens.
             runner: calls the mixer and the MLP of every layer, as `runner(layer, function, *arguments)`; to
                 recompute them in the backward pass, say. None calls them plainly.
+            hidden_states: is given what goes into every layer, and the normalised result of the last.
 
         Returns:
             (R, vocab) logits in the dtype of the weights.
@@ -476,20 +486,28 @@ class SambaY(nn.Module):
             PromptError: the pool was made for another model.
         """
         assert (state is None) == (batch.slots is None), "a batch of a pool and the pool go together"
-        if state is None:
-            return self._run(batch, None, runner or _plainly)
-        kind = self.device.type
-        mixed = (torch.get_autocast_dtype(kind),) if torch.is_autocast_enabled(kind) else ()
-        state.check(self.config, (self.dtype, *mixed), self.device)
-        with torch.no_grad():
-            return self._run(batch, state, runner or _plainly)
+        if state is not None:
+            kind = self.device.type
+            mixed = (torch.get_autocast_dtype(kind),) if torch.is_autocast_enabled(kind) else ()
+            state.check(self.config, (self.dtype, *mixed), self.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
+            hidden = self.embedding(batch.input_ids) if embeddings is None else embeddings
+            return self._run(hidden.float(), batch, state, runner or _plainly, hidden_states)
 
-    def _run(self, batch: Batch, state: StatePool | None, runner: LayerRunner) -> Tensor:
+    def _run(
+        self,
+        hidden: Tensor,
+        batch: Batch,
+        state: StatePool | None,
+        runner: LayerRunner,
+        hidden_states: list[Tensor] | None,
+    ) -> Tensor:
         """The architecture as the paper's figure draws it."""
-        hidden = self.embedding(batch.input_ids).float()
         memory = view = None
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
+            if hidden_states is not None:
+                hidden_states.append(hidden)
             mixer, role, normed = block.mixer, block.role, block.normed(hidden)
             own = None if state is None else state.layers[index]
             if isinstance(mixer, Mamba):  # self-decoder: all tokens
@@ -509,7 +527,10 @@ class SambaY(nn.Module):
                 assert view is not None
                 mixed = runner(index, mixer.cross, normed, view, batch)
             hidden = runner(index, block.add, hidden, mixed)
-        logits: Tensor = self.lm_head(self.final_norm(hidden.to(self.dtype)), self.embedding.weight)
+        hidden = self.final_norm(hidden.to(self.dtype))
+        if hidden_states is not None:
+            hidden_states.append(hidden)
+        logits: Tensor = self.lm_head(hidden, self.embedding.weight)
         return logits if self.config.logits_multiplier == 1 else logits * self.config.logits_multiplier
 
     @classmethod
