@@ -1,5 +1,7 @@
 """What a pass computes, in multiply-adds and in rows: no more than it needs."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers import BOUND, error, text
 from sambay.config import LayerRole
 from sambay.ops import reference as ops
+from sambay.ops.backend import using
+
+
+@pytest.fixture(autouse=True)
+def plain_torch() -> Iterator[None]:
+    """What the compiled kernels compute is nowhere counted."""
+    with using("reference"):
+        yield
 
 
 def macs_of_prompt(config, length, last, block):

@@ -99,9 +99,13 @@ void few_rows(const Packed& w, const Activations& a, int64_t row, int64_t panel,
         const uint8_t* codes = p + 64;
         const int64_t at = s * 2 * parts;
         if constexpr (Bits == 4) {
+            // First all low nibbles, then all high ones, in the order of k: the sum is the same however many rows there are.
             for (int64_t part = 0; part < parts; ++part) {
                 const uint8_t* c = codes + 512 * part;
                 block<V, 4, T>([c](int j) { return V::low(ahead<V>(c + 64 * j)); }, first, a, row, at + part, acc);
+            }
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t* c = codes + 512 * part;
                 block<V, 4, T>([c](int j) { return V::high(V::bytes(c + 64 * j)); }, second, a, row, at + parts + part, acc);
             }
         } else {

@@ -110,7 +110,7 @@ void selective_scan(const Sequences& seq, const float* u, const float* raw, cons
             for (int64_t i = 0; i < n; ++i) h[i] = held ? some<V>(held + i * d, count) : V::floats(0);
             for (int64_t t = seq.offsets[s]; t < seq.offsets[s + 1]; ++t) {
                 float step[16] = {};
-                for (int64_t i = 0; i < count; ++i) step[i] = softplus(raw[t * d + ch + i] + bias[ch + i]);
+                for (int64_t i = 0; i < count; ++i) step[i] = softplus(raw[t * d + ch + i] + (bias ? bias[ch + i] : 0.0f));
                 const auto dt = V::load(step), in = some<V>(u + t * d + ch, count), drive = V::mul(dt, in);
                 auto out = V::mul(direct, in);
                 const float *bt = b + t * bc_stride, *ct = c + t * bc_stride;

@@ -28,7 +28,7 @@ from sambay import checkpoint, hub
 from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import PromptError
-from sambay.ops import reference as ops
+from sambay.ops import backend as ops
 from sambay.state import PAGE_SIZE, LayerState, StatePool
 
 __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
@@ -72,6 +72,7 @@ class Mamba(nn.Module):
         self.A_log = nn.Parameter(torch.empty(d, n))
         self.D = nn.Parameter(torch.empty(d))
         self.out_proj = nn.Linear(d, h, bias=config.mamba_proj_bias)
+        self.derived = ops.Derived()
 
     def reset_parameters(self, generator: torch.Generator | None) -> None:
         """Decay rates 1 to n in every channel; step sizes log-uniform in 0.001 to 0.1, as in the Mamba paper."""
@@ -95,19 +96,18 @@ class Mamba(nn.Module):
             gate, which in the memory layer is the memory.
         """
         u, z = self.in_proj(x).chunk(2, dim=-1)
-        conv = self.conv1d
-        u = F.silu(ops.causal_conv(u, conv.weight[:, 0], conv.bias, batch, None if state is None else state.conv))
+        conv, held = self.conv1d, (None, None) if state is None else (state.conv, state.ssm)
+        u = ops.causal_conv(u, conv.weight, conv.bias, batch, held[0], self.derived)
         dt, b, c = self.x_proj(u).split(self.sizes, dim=-1)
-        a = -torch.exp(self.A_log.float())
-        scan = None if state is None else state.ssm
-        y = ops.selective_scan(u, self._step(dt), a, b, c, self.D, batch, scan).to(x.dtype)
-        return self.out_proj(y * F.silu(z)), y
+        step, bias = self._step(dt)
+        gated, y = ops.selective_scan(u, step, bias, self.A_log, b, c, self.D, z, batch, held[1], self.derived)
+        return self.out_proj(gated), y
 
-    def _step(self, dt: Tensor) -> Tensor:
-        """(N, r) -> (N, d) float32 step sizes. The bias decides the time scale, so it is added in float32."""
+    def _step(self, dt: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(N, r) -> (N, d) step sizes before softplus, and the bias that is still to be added, or None."""
         if _is_plain(self.dt_proj):
-            return F.softplus(F.linear(dt, self.dt_proj.weight).float() + self.dt_proj.bias.float())
-        return F.softplus(self.dt_proj(dt).float())
+            return F.linear(dt, self.dt_proj.weight), self.dt_proj.bias
+        return self.dt_proj(dt), None
 
 
 class Attention(nn.Module):
@@ -124,13 +124,11 @@ class Attention(nn.Module):
 
     def __init__(self, config: SambaYConfig, layer: int, role: LayerRole) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.width = (
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )
+        width, maps = config.head_dim, 2 if config.differential_attention else 1
+        self.shape = ops.HeadShape(config.num_attention_heads, config.num_key_value_heads, width, maps)
         self.window = config.sliding_window
-        self.q_size, self.kv_size = self.heads * self.width, self.kv_heads * self.width
+        self.q_size, self.kv_size = self.shape.heads * width, self.shape.kv_heads * width
+        self.derived = ops.Derived()
         out = self.q_size + (0 if role is LayerRole.CROSS else 2 * self.kv_size)
         self.Wqkv = nn.Linear(config.hidden_size, out, bias=config.attention_bias)
         self.out_proj = nn.Linear(self.q_size, config.hidden_size, bias=config.attention_bias)
@@ -138,8 +136,8 @@ class Attention(nn.Module):
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * layer)
         if self.differential:
             for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
-                setattr(self, name, nn.Parameter(torch.empty(self.width)))
-            self.subln = nn.RMSNorm(2 * self.width, eps=1e-5)
+                setattr(self, name, nn.Parameter(torch.empty(width)))
+            self.subln = nn.RMSNorm(2 * width, eps=1e-5)
 
     lambda_q1: nn.Parameter
     lambda_k1: nn.Parameter
@@ -155,29 +153,20 @@ class Attention(nn.Module):
             for vector in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
                 vector.normal_(0.0, 0.1, generator=generator)
 
-    def _lambda(self) -> Tensor | None:
-        """The weight of the second map (float32 scalar), or None for plain attention."""
+    @property
+    def _norm(self) -> ops.PairNorm | None:
+        """What differential attention has beyond plain attention."""
         if not self.differential:
             return None
-        first = torch.exp((self.lambda_q1.float() * self.lambda_k1.float()).sum())
-        second = torch.exp((self.lambda_q2.float() * self.lambda_k2.float()).sum())
-        return first - second + self.lambda_init
-
-    def _finish(self, mixed: Tensor) -> Tensor:
-        """(N, P, 2 dh) or (N, H, dh) -> (N, h): normalise each pair, scale, project."""
-        if self.differential:
-            mixed = self.subln(mixed.to(self.subln.weight.dtype)) * (1 - self.lambda_init)
-        return self.out_proj(mixed.flatten(1))  # type: ignore[no-any-return]
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(N, heads * dh) -> (N, heads, dh)."""
-        return x.view(*x.shape[:-1], -1, self.width)
+        lambdas = (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2)
+        return ops.PairNorm(lambdas, self.lambda_init, self.subln.weight, self.subln.eps or 0.0)
 
     def slide(self, x: Tensor, batch: Batch, state: LayerState | None) -> Tensor:
         """Sliding-window attention: (N, h) -> (N, h); the ring of `state` is read, then written."""
-        q, k, v = (self._heads(y) for y in self.Wqkv(x).split([self.q_size, self.kv_size, self.kv_size], dim=-1))
+        q, k, v = self.Wqkv(x).split([self.q_size, self.kv_size, self.kv_size], dim=-1)
         ring = None if state is None else state.window
-        return self._finish(ops.window_attention(q, k, v, batch, self.window, self._lambda(), ring))
+        mixed = ops.window_attention(q, k, v, self.shape, self._norm, batch, self.window, ring, self.derived)
+        return self.out_proj(mixed)  # type: ignore[no-any-return]
 
     def share(self, x: Tensor, batch: Batch, state: LayerState | None) -> tuple[Tensor | None, ops.SharedView]:
         """Full attention, which also fills the shared cache.
@@ -195,17 +184,17 @@ class Attention(nn.Module):
         else:
             q = _project_rows(self.Wqkv, x[batch.rows], slice(0, self.q_size))
             kv = _project_rows(self.Wqkv, x, slice(self.q_size, None))
-        k, v = (self._heads(y) for y in kv.chunk(2, dim=-1))
-        lam = self._lambda()
-        view = ops.shared_keys_values(k, v, batch, lam, None if state is None else state.shared)
-        if not batch.asking:
-            return None, view
-        return self._finish(ops.shared_attention(self._heads(q), view, batch, lam)), view
+        k, v = kv.chunk(2, dim=-1)
+        view = ops.shared_keys_values(k, v, self.shape, self._norm, batch, None if state is None else state.shared)
+        return (self._look(q, view, batch) if batch.asking else None), view
 
     def cross(self, x: Tensor, view: ops.SharedView, batch: Batch) -> Tensor:
         """Cross-attention to the shared keys and values: (R, h) -> (R, h)."""
-        q = self._heads(self.Wqkv(x))
-        return self._finish(ops.shared_attention(q, view, batch, self._lambda()))
+        return self._look(self.Wqkv(x), view, batch)
+
+    def _look(self, q: Tensor, view: ops.SharedView, batch: Batch) -> Tensor:
+        mixed = ops.shared_attention(q, view, self.shape, self._norm, batch, self.derived)
+        return self.out_proj(mixed)  # type: ignore[no-any-return]
 
 
 class GatedMemoryUnit(nn.Module):
@@ -272,8 +261,7 @@ class Block(nn.Module):
 
     def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""
-        hidden = torch.add(hidden, mixed, alpha=self.scale)
-        normed = self.mlp_norm(hidden.to(self.mlp_norm.weight.dtype))
+        hidden, normed = ops.add_norm(hidden, mixed, self.scale, self.mlp_norm)
         return torch.add(hidden, self.mlp(normed), alpha=self.scale)
 
 
@@ -491,8 +479,9 @@ class SambaY(nn.Module):
             mixed = (torch.get_autocast_dtype(kind),) if torch.is_autocast_enabled(kind) else ()
             state.check(self.config, (self.dtype, *mixed), self.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
-            hidden = self.embedding(batch.input_ids) if embeddings is None else embeddings
-            return self._run(hidden.float(), batch, state, runner or _plainly, hidden_states)
+            # The residual stream is written over: it must be our own.
+            hidden = self.embedding(batch.input_ids).float() if embeddings is None else embeddings.float().clone()
+            return self._run(hidden, batch, state, runner or _plainly, hidden_states)
 
     def _run(
         self,
@@ -507,7 +496,7 @@ class SambaY(nn.Module):
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
             if hidden_states is not None:
-                hidden_states.append(hidden)
+                hidden_states.append(hidden.clone())
             mixer, role, normed = block.mixer, block.role, block.normed(hidden)
             own = None if state is None else state.layers[index]
             if isinstance(mixer, Mamba):  # self-decoder: all tokens

@@ -26,6 +26,7 @@ __all__ = [
     "require",
     "set_threads",
     "threads",
+    "usable",
 ]
 
 OPERATIONS: frozenset[str] = frozenset()
@@ -92,6 +93,11 @@ def _settle() -> bool:
     except ValueError as error:
         raise BackendError(f"SAMBAY_ISA={forced} {error}") from None
     return True
+
+
+def usable() -> bool:
+    """Whether there are compiled kernels that can be loaded; nothing is chosen yet, and nothing is raised."""
+    return not _missing
 
 
 def available() -> bool:

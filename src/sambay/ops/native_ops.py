@@ -145,7 +145,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, st
 def selective_scan(
     u: Tensor,
     raw: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     a: Tensor,
     b: Tensor,
     c: Tensor,
@@ -159,7 +159,7 @@ def selective_scan(
     Args:
         u: (N, d) inputs.
         raw: (N, d) step sizes before bias and softplus.
-        bias: (d,).
+        bias: (d,) or None.
         a: (n, d) negative decay rates, transposed.
         b: (N, n) input weights, rows with a stride.
         c: (N, n) output weights, the same stride.
@@ -176,11 +176,27 @@ def selective_scan(
     y, gated = u.new_empty(u.shape), u.new_empty(u.shape)
     z_address, z_stride = _strided(z)
     _native.selective_scan(
-        _places(batch).handle, _address(u), _address(raw), _address(bias), _address(a), _strided(b)[0], _strided(c)[0],
+        _places(batch).handle, _address(u), _address(raw), 0 if bias is None else _address(bias), _address(a), _strided(b)[0], _strided(c)[0],
         b.stride(0), _address(skip), 0 if state is None else _address(state.hidden), n, d, y.data_ptr(), z_address,
         z_stride, gated.data_ptr(),
     )  # fmt: skip
     return y, gated
+
+
+def heads(
+    count: int,
+    kv_heads: int,
+    width: int,
+    maps: int,
+    scale: float,
+    lam: float,
+    norm: Tensor | None,
+    eps: float,
+    norm_scale: float,
+) -> _native.Heads:
+    """The heads of an attention layer as the kernels read them; `norm` must outlive it."""
+    address = 0 if norm is None else _address(norm)
+    return _native.Heads(count, kv_heads, width, maps, scale, lam, address, eps, norm_scale)
 
 
 def window_attention(
@@ -197,7 +213,7 @@ def window_attention(
         window: W.
         state: the ring of each slot, read, then written; or None.
     """
-    out = q.new_empty(q.shape)
+    out = torch.empty(q.shape)
     q_address, q_stride = _strided(q)
     k_address, kv_stride = _strided(k)
     assert v.stride(0) == kv_stride
@@ -250,7 +266,7 @@ def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | Non
 
 def shared_attention(q: Tensor, view: PagedView, heads: _native.Heads) -> Tensor:
     """As `reference.shared_attention`, with the norm over each pair: (R, H * dh) -> (R, H * dh) float32."""
-    out = q.new_empty(q.shape)
+    out = torch.empty(q.shape)
     address, stride = _strided(q)
     keys, half = _cache(view.keys)
     _native.shared_attention(
@@ -261,7 +277,14 @@ def shared_attention(q: Tensor, view: PagedView, heads: _native.Heads) -> Tensor
 
 
 def add_norm(
-    hidden: Tensor, mixed: Tensor | None, scale: float, weight: Tensor, bias: Tensor | None, *, centred: bool, eps: float
+    hidden: Tensor,
+    mixed: Tensor | None,
+    scale: float,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    centred: bool,
+    eps: float,
 ) -> Tensor:
     """`hidden += scale * mixed` in place (unless None), then LayerNorm (`centred`) or RMSNorm: (N, h) -> (N, h)."""
     out = hidden.new_empty(hidden.shape)

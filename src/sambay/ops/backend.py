@@ -1,0 +1,339 @@
+"""The operations that the model calls: each on the fastest backend that serves the tensors at hand.
+
+The compiled kernels serve float32 on the CPU without gradients; plain torch (`reference`) serves everything. What
+lies between two projections is one operation here (a convolution with its SiLU, a scan with its gate), because a
+kernel does it in one pass; on the reference it is composed of the plain ones.
+
+Shape legend: N packed tokens, R rows that ask for logits; d = d_inner, n = d_state; H query heads, Hk key-value
+heads of width dh; maps = 2 in differential attention, else 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sambay.batch import Batch
+from sambay.errors import BackendError
+from sambay.ops import native, reference
+from sambay.state import ConvState, SharedKV, SSMState, WindowKV
+
+if native.usable():
+    from sambay.ops import native_ops
+
+__all__ = [
+    "Derived",
+    "HeadShape",
+    "PairNorm",
+    "SharedView",
+    "add_norm",
+    "causal_conv",
+    "selective_scan",
+    "served_natively",
+    "shared_attention",
+    "shared_keys_values",
+    "using",
+    "window_attention",
+]
+
+SharedView = Any
+"""What `shared_keys_values` returns and `shared_attention` takes: each backend has its own."""
+
+_T = TypeVar("_T")
+_forced: str | None = None
+
+
+@contextlib.contextmanager
+def using(backend: str) -> Iterator[None]:
+    """Force a backend, for a comparison: `with using("reference"): ...`. Not for several threads at once.
+
+    Args:
+        backend: "reference" or "native".
+
+    Raises:
+        BackendError: it is unknown, or there are no compiled kernels here.
+    """
+    global _forced
+    if backend not in ("reference", "native"):
+        raise BackendError(f"unknown backend {backend!r}: choose reference or native")
+    if backend == "native":
+        native.require()
+    before, _forced = _forced, backend
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def served_natively(x: Tensor) -> bool:
+    """Whether the compiled kernels take activations like these, now."""
+    return (
+        x.dtype is torch.float32
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and _forced != "reference"
+        and not torch.is_autocast_enabled("cpu")
+        and native.available()
+    )
+
+
+class Derived:
+    """What a module derives from its parameters once, for as long as they stay as they are.
+
+    It is not a part of the module's state: copies and pickles of it are empty.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[tuple[tuple[int, int], ...], Any]] = {}
+
+    def get(self, name: str, sources: tuple[Tensor, ...], make: Callable[[], _T]) -> _T:
+        """What `make` returned when the sources were last seen to change."""
+        seen = tuple((x.data_ptr(), 0 if x.is_inference() else x._version) for x in sources)
+        held = self._made.get(name)
+        if held is None or held[0] != seen:
+            held = self._made[name] = (seen, make())
+        return held[1]  # type: ignore[no-any-return]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Derived:
+        return Derived()
+
+    def __reduce__(self) -> tuple[type[Derived], tuple[()]]:
+        return Derived, ()
+
+
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None, derived: Derived
+) -> Tensor:
+    """SiLU of the causal convolution, see `reference.causal_conv`.
+
+    Args:
+        x: (N, d) inputs, rows may have a stride.
+        weight: (d, 1, K) taps.
+        bias: (d,) or None.
+        batch: which rows belong to which sequence.
+        state: of the convolution, or None.
+        derived: of the module.
+
+    Returns:
+        (N, d) in the dtype of x.
+    """
+    if served_natively(x) and 2 <= weight.shape[2] <= 8 and (state is None or _fits(state.inputs)):
+        sources = (weight,) if bias is None else (weight, bias)
+        taps, offset = derived.get(
+            "conv", sources, lambda: (_float(weight[:, 0]), None if bias is None else _float(bias))
+        )
+        return native_ops.causal_conv(x, taps, offset, batch, state)
+    return F.silu(reference.causal_conv(x, weight[:, 0], bias, batch, state))
+
+
+def selective_scan(
+    u: Tensor,
+    step: Tensor,
+    step_bias: Tensor | None,
+    a_log: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor,
+    z: Tensor,
+    batch: Batch,
+    state: SSMState | None,
+    derived: Derived,
+) -> tuple[Tensor, Tensor]:
+    """The scan with its step sizes and its gate, see `reference.selective_scan`.
+
+    Args:
+        u: (N, d) inputs.
+        step: (N, d) step sizes before softplus.
+        step_bias: (d,), added to them in float32: it decides the time scale. Or None: they have it.
+        a_log: (d, n), the decay rates are -exp of it.
+        b: (N, n) input weights.
+        c: (N, n) output weights.
+        skip: (d,) weight of the direct path.
+        z: (N, d) gate.
+        batch: which rows belong to which sequence.
+        state: of the scan, or None.
+        derived: of the module.
+
+    Returns:
+        `(gated, y)`, (N, d) each in the dtype of u: `y * silu(z)`, and the output before the gate.
+    """
+    if served_natively(u) and a_log.shape[1] <= 64:
+        sources = (a_log, skip) if step_bias is None else (a_log, skip, step_bias)
+        a, direct, bias = derived.get(
+            "scan",
+            sources,
+            lambda: (
+                -torch.exp(a_log.float()).t().contiguous(),
+                _float(skip),
+                None if step_bias is None else _float(step_bias),
+            ),
+        )
+        y, gated = native_ops.selective_scan(u, step, bias, a, b, c, direct, z, batch, state)
+        return gated, y
+    dt = F.softplus(step.float() if step_bias is None else step.float() + step_bias.float())
+    y = reference.selective_scan(u, dt, -torch.exp(a_log.float()), b, c, skip, batch, state).to(u.dtype)
+    return y * F.silu(z), y
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """Sizes of attention: H query heads, Hk key-value heads, dh, and how many softmax maps make one output."""
+
+    heads: int
+    kv_heads: int
+    width: int
+    maps: int
+
+    @property
+    def native(self) -> bool:
+        """Whether the kernels have room for a group of heads that share their keys and values."""
+        return (
+            self.width % 16 == 0
+            and self.width <= 128
+            and self.heads * self.maps // self.kv_heads <= 16
+            and self.kv_heads % self.maps == 0
+        )
+
+
+@dataclass(frozen=True)
+class PairNorm:
+    """The norm over each pair of heads in differential attention, and the lambdas.
+
+    Attributes:
+        lambdas: q1, k1, q2, k2, (dh,) each.
+        initial: lambda_init.
+        weight: (2 dh,) of the RMSNorm.
+        eps: of the RMSNorm.
+    """
+
+    lambdas: tuple[Tensor, Tensor, Tensor, Tensor]
+    initial: float
+    weight: Tensor
+    eps: float
+
+    def mix(self) -> Tensor:
+        """The weight of the second map: float32 scalar."""
+        q1, k1, q2, k2 = (x.float() for x in self.lambdas)
+        return torch.exp((q1 * k1).sum()) - torch.exp((q2 * k2).sum()) + self.initial
+
+    def __call__(self, mixed: Tensor) -> Tensor:
+        """(N, P, 2 dh) -> the same, normalised and scaled."""
+        weight = self.weight
+        return F.rms_norm(mixed.to(weight.dtype), weight.shape, weight, self.eps) * (1 - self.initial)
+
+
+def window_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    shape: HeadShape,
+    norm: PairNorm | None,
+    batch: Batch,
+    window: int,
+    state: WindowKV | None,
+    derived: Derived,
+) -> Tensor:
+    """Sliding-window attention with the norm over pairs, see `reference.window_attention`.
+
+    Args:
+        q: (N, H * dh) queries.
+        k: (N, Hk * dh) keys.
+        v: (N, Hk * dh) values.
+        shape: of the heads.
+        norm: of differential attention, or None for plain attention.
+        batch: which rows belong to which sequence.
+        window: W.
+        state: the ring, or None.
+        derived: of the module.
+
+    Returns:
+        (N, H * dh) in the dtype of q.
+    """
+    if served_natively(q) and shape.native and (state is None or _fits(state.keys)):
+        return native_ops.window_attention(q, k, v, _handle(shape, norm, derived), batch, window, state)
+    lam = None if norm is None else norm.mix()
+    heads = (x.unflatten(-1, (-1, shape.width)) for x in (q, k, v))
+    mixed = reference.window_attention(*heads, batch, window, lam, state)
+    return (mixed if norm is None else norm(mixed)).flatten(1)
+
+
+def shared_keys_values(
+    k: Tensor, v: Tensor, shape: HeadShape, norm: PairNorm | None, batch: Batch, state: SharedKV | None
+) -> SharedView:
+    """Fill the shared cache, see `reference.shared_keys_values`.
+
+    Args:
+        k: (N, Hk * dh) keys.
+        v: (N, Hk * dh) values.
+        shape: of the heads.
+        norm: of differential attention, or None for plain attention.
+        batch: which rows belong to which sequence.
+        state: the cache, written, or None.
+    """
+    keys, values = (x.unflatten(-1, (-1, shape.width)) for x in (k, v))
+    if served_natively(k) and shape.native and (state is None or _fits(state.keys)):
+        return native_ops.shared_keys_values(keys, values, batch, state)
+    lam = None if norm is None else k.new_zeros(())
+    return reference.shared_keys_values(keys, values, batch, lam, state)
+
+
+def shared_attention(
+    q: Tensor, view: SharedView, shape: HeadShape, norm: PairNorm | None, batch: Batch, derived: Derived
+) -> Tensor:
+    """Attention of the rows that ask to the shared cache, with the norm over pairs: (R, H * dh) -> (R, H * dh)."""
+    if not isinstance(view, reference.SharedView):
+        return native_ops.shared_attention(q, view, _handle(shape, norm, derived))
+    lam = None if norm is None else norm.mix()
+    mixed = reference.shared_attention(q.unflatten(-1, (-1, shape.width)), view, batch, lam)
+    return (mixed if norm is None else norm(mixed)).flatten(1)
+
+
+def add_norm(hidden: Tensor, mixed: Tensor, scale: float, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    """Add to the residual stream and normalise: `hidden + scale * mixed`, and its norm in the dtype of the weights.
+
+    Args:
+        hidden: (N, h) float32; it may be written over.
+        mixed: (N, h).
+        scale: of what is added.
+        norm: LayerNorm or RMSNorm.
+    """
+    weight = norm.weight
+    assert isinstance(weight, Tensor)
+    kind = type(norm)
+    if served_natively(hidden) and weight.dtype is torch.float32 and kind in _NORMS and mixed.dtype is torch.float32:
+        bias = getattr(norm, "bias", None)
+        out = native_ops.add_norm(hidden, mixed, scale, weight, bias, centred=_NORMS[kind], eps=norm.eps)  # type: ignore[arg-type]
+        return hidden, out
+    hidden = torch.add(hidden, mixed, alpha=scale)
+    return hidden, norm(hidden.to(weight.dtype))
+
+
+_NORMS: dict[type[torch.nn.Module], bool] = {torch.nn.LayerNorm: True, torch.nn.RMSNorm: False}
+"""The norms that the kernels know, and whether they take the mean away."""
+
+
+def _handle(shape: HeadShape, norm: PairNorm | None, derived: Derived) -> Any:  # noqa: ANN401
+    """The heads as the kernels take them, with the weight of the norm kept alive beside them."""
+
+    def make() -> tuple[Any, Tensor | None]:
+        weight = None if norm is None else _float(norm.weight)
+        lam = 0.0 if norm is None else float(norm.mix())
+        eps, scale = (0.0, 1.0) if norm is None else (norm.eps, 1 - norm.initial)
+        sizes = (shape.heads, shape.kv_heads, shape.width, shape.maps, shape.width**-0.5)
+        return native_ops.heads(*sizes, lam, weight, eps, scale), weight
+
+    return derived.get("heads", () if norm is None else (*norm.lambdas, norm.weight), make)[0]
+
+
+def _float(x: Tensor) -> Tensor:
+    return x.detach().float().contiguous()
+
+
+def _fits(cache: Tensor) -> bool:
+    return cache.dtype in (torch.float32, torch.bfloat16)
