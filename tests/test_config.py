@@ -444,6 +444,17 @@ def test_files_that_are_not_there(tmp_path):
     assert_explains(caught, str(tmp_path))
 
 
+def test_quantised_weights_are_refused_and_not_read_as_if_they_were_plain(tmp_path):
+    path = tmp_path / "config.json"
+    values = PRESETS["tiny"].to_dict()
+    for absent in ({}, {"quantization_config": None}):
+        path.write_text(json.dumps(values | absent))
+        assert SambaYConfig.from_json(path) == PRESETS["tiny"]
+    path.write_text(json.dumps(values | {"quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    with pytest.raises(ConfigError, match=r"config\.json has a quantization_config, but quantised weights cannot be"):
+        SambaYConfig.from_json(path)
+
+
 @settings(max_examples=150)
 @given(data=st.data())
 def test_no_json_breaks_the_reader(data):
