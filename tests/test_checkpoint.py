@@ -169,6 +169,7 @@ def test_a_dtype_by_its_name(tiny: SambaY, tmp_path: Path, dtype: str | torch.dt
     tiny.save_pretrained(tmp_path)
     model = SambaY.from_pretrained(tmp_path, dtype=dtype)
     assert model.dtype == resolve_dtype(dtype) == torch.bfloat16
+    assert SambaY.from_pretrained(tmp_path, torch_dtype=dtype).dtype == torch.bfloat16
     assert SambaY.from_pretrained(tmp_path, dtype="auto").dtype == torch.float32
 
 

@@ -18,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sambay import hub
 from sambay.errors import ConfigError
 
 __all__ = ["DTYPES", "PRESETS", "LayerRole", "SambaYConfig", "preset"]
@@ -283,6 +284,20 @@ class SambaYConfig:
             return cls(**found)
         except TypeError as error:  # a list or a string where a number belongs
             raise ConfigError(f"the configuration has a value of the wrong type: {error}") from None
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, *, revision: str | None = None) -> SambaYConfig:
+        """The configuration of a checkpoint.
+
+        Args:
+            model: a directory, or a model id on the hub (downloaded once, without the weights).
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            CheckpointError: there is no such model.
+            ConfigError: as `from_json`.
+        """
+        return cls.from_json(hub.resolve(model, revision=revision, weights=False) / "config.json")
 
     @classmethod
     def from_json(cls, path: str | Path) -> SambaYConfig:
