@@ -527,33 +527,38 @@ class SambaY(nn.Module):
         cls,
         model: str | Path,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         progress: Callable[[int, int], None] | None = None,
+        torch_dtype: torch.dtype | str | None = None,
     ) -> SambaY:
         """Load a checkpoint in the Hugging Face layout.
 
         Args:
             model: a directory, or a model id on the hub (downloaded once).
-            dtype: of the weights; None keeps what `config.json` says. Weights that already have it are
-                memory-mapped, not copied.
+            dtype: of the weights, or its name; None and "auto" keep what `config.json` says. Weights that already
+                have it are memory-mapped, not copied.
             device: where to put them.
             progress: called with (bytes done, bytes in all) while weights are read.
+            torch_dtype: the old name of `dtype` in transformers; deprecated.
 
         Raises:
-            ConfigError: `config.json` does not describe a model of this family.
+            ConfigError: a dtype that weights cannot have, or `config.json` does not describe a model of this family.
             CheckpointError: files are missing, corrupt, or do not fit the configuration.
         """
         directory = hub.resolve(model)
         config = SambaYConfig.from_json(directory / "config.json")
         with torch.device("meta"):
             out = cls(config)
-        wanted = dtype or getattr(torch, config.torch_dtype)
+        wanted = checkpoint.resolve_dtype(dtype or torch_dtype) or getattr(torch, config.torch_dtype)
         checkpoint.load_weights(out, directory, dtype=wanted, device=device, progress=progress)
         return out.eval()
 
     def save_pretrained(self, directory: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
         """Write `config.json` and safetensors in the layout of the released checkpoint, atomically.
+
+        A tokenizer is not part of the model: without its own `save_pretrained` into the same directory, what is
+        written runs on token ids.
 
         Args:
             directory: made if needed.

@@ -35,8 +35,9 @@ __all__ = [
 _SCAN_ELEMENTS = 1 << 19
 """Elements of scan state that are computed at once: small enough for the last-level cache."""
 
-_SCAN_STEPS = 16
-"""Steps for which the scan keeps one state for the backward pass, at least: a sixteenth of all states."""
+_SCAN_STEPS = 4
+"""Steps for which the scan keeps one state for the backward pass, at least: a quarter of all states, at most.
+More would need less memory, but chunks of fewer steps, of many sequences, are then run once more."""
 
 _QUERY_BLOCK = 256
 """Queries of each sequence whose scores are computed at once, at most."""
