@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "cores.h"
 #include "cpu.h"
 #include "pool.h"
 
