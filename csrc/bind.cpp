@@ -9,7 +9,9 @@
 #include <cstring>
 
 #include "bind_kernels.h"
+#include "cores.h"
 #include "cpu.h"
+#include "gil.h"
 #include "pool.h"
 
 namespace nb = nanobind;
@@ -24,7 +26,7 @@ template <class T>
 T* at(uintptr_t address) { return reinterpret_cast<T*>(address); }
 
 uint64_t read_sum(uintptr_t words, size_t count) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     const auto kernel = kernels().read_sum;
     std::atomic<uint64_t> sum{0};
     Pool::instance().run([&](const Team& team) { sum += kernel(at<const uint64_t>(words), count, team); });
@@ -33,7 +35,7 @@ uint64_t read_sum(uintptr_t words, size_t count) {
 
 // Fills words as read_sum reads them, so that each thread's share is in the memory next to it.
 void fill(uintptr_t words, size_t count, uint64_t value) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     Pool::instance().run([&](const Team& team) {
         const Share mine = share(team, count, 4 * 8);
         for (size_t i = mine.begin; i < mine.end; ++i) at<uint64_t>(words)[i] = value;
@@ -42,7 +44,7 @@ void fill(uintptr_t words, size_t count, uint64_t value) {
 
 // Seconds for so many calls of an empty function, with or without one barrier in each.
 double empty_runs(size_t calls, bool with_barrier) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     const auto start = std::chrono::steady_clock::now();
     for (size_t i = 0; i < calls; ++i)
         Pool::instance().run([&](const Team& team) { if (with_barrier) barrier(team); });
@@ -61,7 +63,7 @@ std::pair<std::pair<int, int>, double> cores() {
 }
 
 void set_threads(int count) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     Pool::instance().set_threads(count);
 }
 
@@ -71,6 +73,7 @@ int threads() { return Pool::instance().threads(); }
 
 NB_MODULE(_native, m) {
     m.attr("INTERFACE") = kInterface;
+    nb::module_::import_("atexit").attr("register")(nb::cpp_function(&Ending::begin));
     m.def("use_isa", &use_isa);
     m.def("isa_in_use", &isa_in_use);
     m.def("obstacles", &obstacles);

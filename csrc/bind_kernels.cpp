@@ -6,8 +6,10 @@
 
 #include <cstdlib>
 #include <new>
+#include <stdexcept>
 
 #include "cpu.h"
+#include "gil.h"
 #include "kernels/arguments.h"
 #include "pool.h"
 
@@ -63,44 +65,51 @@ struct PyHeads {
 };
 
 template <class Arguments>
-void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments) {
-    Pool::instance().run([&](const Team& team) { kernel(arguments, team); });
+void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments, int most = 1 << 30) {
+    Pool::instance().run([&](const Team& team) {
+        // Another Python thread may have raised their number since the scratch was measured.
+        if (team.count > most) throw std::runtime_error("the number of threads changed during a call");
+        kernel(arguments, team);
+    });
 }
 
 void linear(const Matrix& w, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
-    const nb::gil_scoped_release release;
-    uint8_t* room = scratch.of(linear_bytes(m, w.packed, Pool::instance().threads()));
-    run(kernels().linear, LinearArguments{w.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room});
+    const WithoutGil release;
+    const int threads = Pool::instance().threads();
+    uint8_t* room = scratch.of(linear_bytes(m, w.packed, threads));
+    run(kernels().linear, LinearArguments{w.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room}, threads);
 }
 
 // Only the rows `first` to `first + count` of the matrix, multiples of sixteen.
 void linear_rows(const Matrix& w, int64_t first, int64_t count, Address x, int64_t m, int64_t x_stride, Address out,
                  int64_t out_stride) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     Packed part = w.packed;
     part.data += first / 16 * part.panel_bytes();
     part.bias = part.bias ? part.bias + first : nullptr;
     part.rows = count;
     part.rows_padded = (count + 15) / 16 * 16;
-    uint8_t* room = scratch.of(linear_bytes(m, part, Pool::instance().threads()));
-    run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, room});
+    const int threads = Pool::instance().threads();
+    uint8_t* room = scratch.of(linear_bytes(m, part, threads));
+    run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, room}, threads);
 }
 
 void mlp(const Matrix& fc1, const Matrix& fc2, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
-    const nb::gil_scoped_release release;
-    uint8_t* room = scratch.of(mlp_bytes(m, fc1.packed, fc2.packed, Pool::instance().threads()));
-    run(kernels().mlp,
-        MlpArguments{fc1.packed, fc2.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room});
+    const WithoutGil release;
+    const int threads = Pool::instance().threads();
+    uint8_t* room = scratch.of(mlp_bytes(m, fc1.packed, fc2.packed, threads));
+    run(kernels().mlp, MlpArguments{fc1.packed, fc2.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room},
+        threads);
 }
 
 void embedding_rows(const Matrix& w, Address rows, int64_t count, Address out) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     run(kernels().embedding_rows, RowsArguments{w.packed, at<const int64_t>(rows), count, at<float>(out)});
 }
 
 void causal_conv(const PySequences& seq, Address x, int64_t x_stride, Address taps, Address bias, int64_t width, int64_t d,
                  Address state, bool half, Address out) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     run(kernels().causal_conv, ConvArguments{seq.value, at<const float>(x), x_stride, at<const float>(taps), at<const float>(bias),
                                              width, d, at<void>(state), half, at<float>(out)});
 }
@@ -108,7 +117,7 @@ void causal_conv(const PySequences& seq, Address x, int64_t x_stride, Address ta
 void selective_scan(const PySequences& seq, Address u, Address raw, Address bias, Address a, Address b, Address c,
                     int64_t bc_stride, Address skip, Address state, int64_t n, int64_t d, Address y, Address z, int64_t z_stride,
                     Address gated) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     run(kernels().selective_scan,
         ScanArguments{seq.value, at<const float>(u), at<const float>(raw), at<const float>(bias), at<const float>(a),
                       at<const float>(b), at<const float>(c), bc_stride, at<const float>(skip), at<float>(state), n, d,
@@ -117,7 +126,7 @@ void selective_scan(const PySequences& seq, Address u, Address raw, Address bias
 
 void window_attention(const PySequences& seq, const PyHeads& heads, int64_t rows, Address q, int64_t q_stride, Address k, Address v,
                       int64_t kv_stride, Address keys, Address values, bool half, int64_t window, Address out) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     uint8_t* room = scratch.of(window_bytes(rows, heads.value));
     run(kernels().window_attention,
         WindowArguments{seq.value, heads.value, at<const float>(q), q_stride, at<const float>(k), at<const float>(v), kv_stride,
@@ -126,7 +135,7 @@ void window_attention(const PySequences& seq, const PyHeads& heads, int64_t rows
 
 void shared_attention(int64_t rows, Address seen, Address table_start, Address pages, int64_t page_size, const PyHeads& heads,
                       Address q, int64_t q_stride, Address keys, Address values, bool half, Address out) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     run(kernels().shared_attention,
         SharedArguments{rows, at<const int64_t>(seen), at<const int64_t>(table_start), at<const int64_t>(pages), page_size,
                         heads.value, at<const float>(q), q_stride, at<const void>(keys), at<const void>(values), half,
@@ -135,7 +144,7 @@ void shared_attention(int64_t rows, Address seen, Address table_start, Address p
 
 void add_norm(int64_t m, int64_t width, Address hidden, Address mixed, float scale, Address weight, Address bias, bool centred,
               float eps, Address out) {
-    const nb::gil_scoped_release release;
+    const WithoutGil release;
     run(kernels().add_norm, NormArguments{m, width, at<float>(hidden), at<const float>(mixed), scale, at<const float>(weight),
                                           at<const float>(bias), centred, eps, at<float>(out)});
 }

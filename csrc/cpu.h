@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernel_table.h"
@@ -29,16 +30,5 @@ void use_isa(const std::string& forced);
 const std::string& isa_in_use();
 const KernelTable& kernels();
 std::vector<std::pair<std::string, std::string>> kernel_origins();
-
-// CPUs that this process may use, the cores that they are, and the CPUs' worth of time that its cgroups grant (0: no
-// limit). What cannot be found out counts as no limit.
-struct Cores {
-    int cpus, physical;
-    double quota;
-};
-Cores available_cores();
-
-// One thread per physical core, within the quota.
-int default_threads();
 
 }  // namespace sambay

@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <system_error>
 
-#include "cpu.h"
+#include "cores.h"
 
 #ifdef __linux__
 #include <linux/futex.h>

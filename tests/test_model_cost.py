@@ -121,9 +121,9 @@ def test_rows_that_each_module_sees(build, changes, stateful):
         border = layer == full and parts[2] == "mixer_norm"  # the keys and values need it
         everything = name == "embedding" or border or (layer is not None and layer < full)
         assert rows == (length if everything else len(lengths)), name
-    # dt_proj and the border's Wqkv are used by their weights: the multiply-adds above count them
+    # dt_proj, subln and the border's Wqkv are used by their weights: the multiply-adds above count them
     hidden = {name for name, m in model.named_modules() if isinstance(m, leaves)} - set(seen)
-    assert all(name.endswith("dt_proj") or name == f"layers.{full}.mixer.Wqkv" for name in hidden)
+    assert all(name.endswith(("dt_proj", "subln")) or name == f"layers.{full}.mixer.Wqkv" for name in hidden)
 
 
 class Wrapped(nn.Module):

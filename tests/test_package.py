@@ -165,9 +165,9 @@ def test_version_and_typing():
         assert sambay.__version__ == project["project"]["version"]
     else:  # read from the one place where it is written
         assert project["project"]["dynamic"] == ["version"]
-        path = ROOT / project["tool"]["hatch"]["version"]["path"]
+        path = ROOT / project["tool"]["scikit-build"]["metadata"]["version"]["input"]
         assert f'__version__ = "{sambay.__version__}"' in path.read_text(encoding="utf-8")
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["src/sambay"]
+    assert project["tool"]["scikit-build"]["wheel"]["packages"] == ["src/sambay"]
     assert (SOURCE / "py.typed").exists()
     entry = project["project"]["scripts"]["sambay"]
     module, _, function = entry.partition(":")
