@@ -60,6 +60,9 @@ _LAYER = re.compile(r"(?<=layers\.)(0|[1-9][0-9]*)(?=\.)")
 # The dtypes of a safetensors header that are weights as they stand: integers and 8-bit floats need scales,
 # which a plain checkpoint does not hold.
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_PACKED = {"U8": torch.uint8}
+_SUFFIX = ".packed"
+"""Ends the name of a quantised weight, which holds its scales, in place of `.weight`; see `quant.formats`."""
 
 
 def to_disk_name(name: str) -> str:
@@ -81,6 +84,9 @@ def to_memory_name(name: str) -> str:
 
 
 def _rename(name: str, table: Mapping[str, str], where: str) -> str:
+    if name.endswith(_SUFFIX):
+        plain = _rename(name.removesuffix(_SUFFIX) + ".weight", table, where)
+        return plain.removesuffix(".weight") + _SUFFIX
     layer = _LAYER.search(name)
     renamed = table.get(_LAYER.sub("*", name, count=1)) if layer else table.get(name)
     if renamed is None or "*" in name:
@@ -92,7 +98,7 @@ def target_dtype(name: str, stored: torch.dtype, dtype: torch.dtype | None) -> t
     """The dtype that a parameter is loaded in.
 
     The decision: one dtype for the whole model, `A_log`, `D`, `dt_proj.bias` and the lambdas included,
-    however they are stored (operations that need float32 widen them where they compute).
+    however they are stored (operations that need float32 widen them where they compute). Packed codes stay.
 
     Args:
         name: the name in memory; unused by the present decision.
@@ -100,7 +106,7 @@ def target_dtype(name: str, stored: torch.dtype, dtype: torch.dtype | None) -> t
         dtype: what the caller asked for; None keeps each tensor as it is stored.
     """
     del name
-    return stored if dtype is None else dtype
+    return stored if dtype is None or not stored.is_floating_point else dtype
 
 
 def load_weights(
@@ -134,11 +140,12 @@ def load_weights(
     wanted = {to_disk_name(name): (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
     with contextlib.ExitStack() as stack:
         stored = open_weights(directory, stack)
-        tied_head = None if _HEAD in wanted else stored.pop(_HEAD, None)
+        tied_head = None if _HEAD in wanted or _EMBEDDING not in wanted else stored.pop(_HEAD, None)
         _check({disk: shape for disk, (_, shape) in wanted.items()}, stored, directory)
         if tied_head is not None:
             _check_tied_head(tied_head, stored[_EMBEDDING])
-        sizes = {name: _DTYPES[found.dtype].itemsize * math.prod(found.shape) for name, found in stored.items()}
+        dtypes = _DTYPES | _PACKED
+        sizes = {name: dtypes[found.dtype].itemsize * math.prod(found.shape) for name, found in stored.items()}
         total, done = sum(sizes.values()), 0
         state = {}
         for disk, found in stored.items():
@@ -187,6 +194,10 @@ def save_config(config: SambaYConfig, directory: str | Path) -> None:
         atomic_write(directory / "config.json", (json.dumps(config.to_dict(), indent=2) + "\n").encode())
 
 
+def _kinds(name: str) -> Mapping[str, torch.dtype]:
+    return _PACKED if name.endswith(_SUFFIX) else _DTYPES
+
+
 def _check(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor], where: Path) -> None:
     """Raise unless the stored tensors are exactly the wanted ones, in shape and kind."""
     both = [name for name in wanted if name in stored]
@@ -199,9 +210,9 @@ def _check(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTen
             if wanted[name] != stored[name].shape
         ],
         "of a wrong dtype": [
-            f"{name} (expected one of {', '.join(_DTYPES)}, found {stored[name].dtype})"
+            f"{name} (expected one of {', '.join(_kinds(name))}, found {stored[name].dtype})"
             for name in both
-            if stored[name].dtype not in _DTYPES
+            if stored[name].dtype not in _kinds(name)
         ],
     }
     found = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in problems.items() if names)
