@@ -66,6 +66,9 @@ _LAYER = re.compile(r"(?<=layers\.)(0|[1-9][0-9]*)(?=\.)")
 # The dtypes of a safetensors header that are weights as they stand: integers and 8-bit floats need scales,
 # which a plain checkpoint does not hold.
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_PACKED = {"U8": torch.uint8}
+_SUFFIX = ".packed"
+"""Ends the name of a quantised weight, which holds its scales, in place of `.weight`; see `quant.formats`."""
 
 
 def to_disk_name(name: str) -> str:
@@ -87,6 +90,9 @@ def to_memory_name(name: str) -> str:
 
 
 def _rename(name: str, table: Mapping[str, str], where: str) -> str:
+    if name.endswith(_SUFFIX):
+        plain = _rename(name.removesuffix(_SUFFIX) + ".weight", table, where)
+        return plain.removesuffix(".weight") + _SUFFIX
     layer = _LAYER.search(name)
     renamed = table.get(_LAYER.sub("*", name, count=1)) if layer else table.get(name)
     if renamed is None or "*" in name:
@@ -142,16 +148,19 @@ def load_weights(
     wanted = {to_disk_name(name): (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
     with contextlib.ExitStack() as stack:
         stored = open_weights(directory, stack)
-        tied_head = None if _HEAD in wanted else stored.pop(_HEAD, None)
+        tied_head = None if _HEAD in wanted or _EMBEDDING not in wanted else stored.pop(_HEAD, None)
         _check({disk: shape for disk, (_, shape) in wanted.items()}, stored, directory)
         if tied_head is not None:
             _check_tied_head(tied_head, stored[_EMBEDDING])
-        sizes = {name: _DTYPES[found.dtype].itemsize * math.prod(found.shape) for name, found in stored.items()}
+        dtypes = _DTYPES | _PACKED
+        sizes = {name: dtypes[found.dtype].itemsize * math.prod(found.shape) for name, found in stored.items()}
         total, done = sum(sizes.values()), 0
         state = {}
         for disk, found in stored.items():
             tensor = found.read()
-            state[wanted[disk][0]] = tensor.to(device=device, dtype=chosen or tensor.dtype)
+            # The codes of a quantised matrix stay what they are.
+            kept = chosen if tensor.is_floating_point() else None
+            state[wanted[disk][0]] = tensor.to(device=device, dtype=kept or tensor.dtype)
             done += sizes[disk]
             if progress is not None:
                 progress(done, total)
@@ -225,6 +234,10 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
         atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def _kinds(name: str) -> Mapping[str, torch.dtype]:
+    return _PACKED if name.endswith(_SUFFIX) else _DTYPES
+
+
 def _check(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor], where: Path) -> None:
     """Raise unless the stored tensors are exactly the wanted ones, in shape and kind."""
     both = [name for name in wanted if name in stored]
@@ -237,9 +250,9 @@ def _check(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTen
             if wanted[name] != stored[name].shape
         ],
         "of a wrong dtype": [
-            f"{name} (expected one of {', '.join(_DTYPES)}, found {stored[name].dtype})"
+            f"{name} (expected one of {', '.join(_kinds(name))}, found {stored[name].dtype})"
             for name in both
-            if stored[name].dtype not in _DTYPES
+            if stored[name].dtype not in _kinds(name)
         ],
     }
     found = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in problems.items() if names)

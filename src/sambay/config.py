@@ -316,10 +316,11 @@ class SambaYConfig:
             raise ConfigError(f"{path} cannot be read as JSON: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds a {type(values).__name__}: it must be a JSON object")
-        if values.get("quantization_config"):
+        packed = values.get("quantization_config")
+        if packed and not (isinstance(packed, dict) and packed.get("quant_method") == "sambay"):
             raise ConfigError(
-                f"{path} has a quantization_config, but quantised weights cannot be read: take the checkpoint that "
-                "they were made from"
+                f"{path} has a quantization_config that is not of `sambay quantize`: take the checkpoint that it was "
+                "made from, and quantise that"
             )
         return cls.from_dict(values)
 

@@ -29,6 +29,8 @@ from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import PromptError
 from sambay.ops import backend as ops
+from sambay.quant import stored as quantised
+from sambay.quant.linear import QuantEmbedding, QuantLinear
 from sambay.state import PAGE_SIZE, LayerState, StatePool
 
 __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
@@ -44,13 +46,16 @@ def _is_plain(linear: nn.Module) -> bool:
     return type(linear) is nn.Linear
 
 
-def _project_rows(linear: nn.Linear, x: Tensor, rows: slice) -> Tensor:
+def _project_rows(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
     """Some output rows of a projection: (N, h) -> (N, len(rows)).
 
     An adapter that wraps the projection must see its input whole, so there the rest is computed and dropped.
     """
+    if isinstance(linear, QuantLinear):
+        return linear.rows(x, rows)
     if not _is_plain(linear):
         return linear(x)[..., rows]  # type: ignore[no-any-return]
+    assert isinstance(linear, nn.Linear)
     return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
 
@@ -228,6 +233,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, h) -> (N, h)."""
+        if isinstance(self.fc1, QuantLinear) and isinstance(self.fc2, QuantLinear) and ops.served_natively(x):
+            return ops.packed_mlp(x, self.fc1.matrix(self.fc1.bias), self.fc2.matrix(self.fc2.bias))
         gate, up = self.fc1(x).chunk(2, dim=-1)
         return self.fc2(up * F.silu(gate))  # type: ignore[no-any-return]
 
@@ -284,9 +291,12 @@ class Head(nn.Module):
         for parameter in self.parameters():
             parameter.zero_()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(R, h) and the embedding matrix (vocab, h) -> (R, vocab)."""
-        return F.linear(x, embedding if self.weight is None else self.weight, self.bias)
+    def forward(self, x: Tensor, embedding: nn.Module) -> Tensor:
+        """(R, h) and the embedding of the model, whose matrix a tied head shares -> (R, vocab)."""
+        if self.weight is None and isinstance(embedding, QuantEmbedding):
+            logits = embedding.logits(x)
+            return logits if self.bias is None else logits + self.bias
+        return F.linear(x, embedding.weight if self.weight is None else self.weight, self.bias)  # type: ignore[arg-type]
 
 
 LayerRunner = Callable[..., Any]
@@ -364,13 +374,13 @@ class SambaY(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Element type of the weights."""
-        return self.embedding.weight.dtype
+        """Element type of the weights; of a quantised model, of those that are not."""
+        return _weight_dtype(self.final_norm)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embedding.weight.device
+        return next(self.final_norm.parameters()).device
 
     def new_state(self, slots: int = 1, *, tokens: int = PAGE_SIZE) -> StatePool:
         """A pool of states that fits this model: its shape, dtype and device.
@@ -519,7 +529,7 @@ class SambaY(nn.Module):
         hidden = self.final_norm(hidden.to(self.dtype))
         if hidden_states is not None:
             hidden_states.append(hidden)
-        logits: Tensor = self.lm_head(hidden, self.embedding.weight)
+        logits: Tensor = self.lm_head(hidden, self.embedding)
         return logits if self.config.logits_multiplier == 1 else logits * self.config.logits_multiplier
 
     @classmethod
@@ -550,6 +560,7 @@ class SambaY(nn.Module):
         config = SambaYConfig.from_json(directory / "config.json")
         with torch.device("meta"):
             out = cls(config)
+        quantised.prepare(out, directory)
         wanted = checkpoint.resolve_dtype(dtype or torch_dtype) or getattr(torch, config.torch_dtype)
         checkpoint.load_weights(out, directory, dtype=wanted, device=device, progress=progress)
         return out.eval()
@@ -564,5 +575,8 @@ class SambaY(nn.Module):
             directory: made if needed.
             max_shard_bytes: a larger model is cut into shards with an index.
         """
+        if quantised.is_quantised(self):
+            quantised.save(self, directory)
+            return
         checkpoint.save_weights(self, directory, max_shard_bytes=max_shard_bytes)
         checkpoint.save_config(replace(self.config, torch_dtype=str(self.dtype).removeprefix("torch.")), directory)

@@ -73,9 +73,13 @@ def using(backend: str) -> Iterator[None]:
 
 def served_natively(x: Tensor) -> bool:
     """Whether the compiled kernels take activations like these, now."""
+    return x.device.type == "cpu" and serves(x.dtype)
+
+
+def serves(dtype: torch.dtype) -> bool:
+    """Whether the compiled kernels compute now with CPU activations of this dtype."""
     return (
-        x.dtype is torch.float32
-        and x.device.type == "cpu"
+        dtype is torch.float32
         and not torch.is_grad_enabled()
         and _forced != "reference"
         and not torch.is_autocast_enabled("cpu")
@@ -316,6 +320,30 @@ def add_norm(hidden: Tensor, mixed: Tensor, scale: float, norm: torch.nn.Module)
 
 _NORMS: dict[type[torch.nn.Module], bool] = {torch.nn.LayerNorm: True, torch.nn.RMSNorm: False}
 """The norms that the kernels know, and whether they take the mean away."""
+
+
+PackedMatrix = Any
+"""A quantised matrix as the kernels read it; `native_ops.PackedMatrix` where there are kernels."""
+
+
+def packed_matrix(packed: Tensor, bias: Tensor | None, rows: int, k: int, bits: int, group: int) -> PackedMatrix:
+    """Describe a quantised matrix to the kernels; only where `serves` says so."""
+    return native_ops.PackedMatrix(packed, bias, rows, k, bits, group)
+
+
+def packed_product(x: Tensor, matrix: PackedMatrix, first: int, count: int) -> Tensor:
+    """Some outputs of a projection with quantised weights: (N, k) -> (N, count) float32."""
+    return native_ops.linear(x, matrix, first, count)
+
+
+def packed_mlp(x: Tensor, fc1: PackedMatrix, fc2: PackedMatrix) -> Tensor:
+    """SwiGLU with quantised weights: (N, h) -> (N, h) float32."""
+    return native_ops.mlp(x, fc1, fc2)
+
+
+def packed_rows(matrix: PackedMatrix, rows: Tensor) -> Tensor:
+    """Rows of a quantised matrix: (N,) int64 -> (N, k) float32."""
+    return native_ops.embedding_rows(matrix, rows)
 
 
 def _handle(shape: HeadShape, norm: PairNorm | None, derived: Derived) -> Any:  # noqa: ANN401
