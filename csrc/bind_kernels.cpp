@@ -94,6 +94,13 @@ void linear_rows(const Matrix& w, int64_t first, int64_t count, Address x, int64
     run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, room}, threads);
 }
 
+void plain_linear(Address weight, bool half, int64_t rows, int64_t k, Address x, int64_t m, int64_t x_stride, Address out,
+                  int64_t out_stride) {
+    const WithoutGil release;
+    run(kernels().plain_linear, PlainArguments{at<const void>(weight), half, rows, k, at<const float>(x), m, x_stride,
+                                               at<float>(out), out_stride});
+}
+
 void mlp(const Matrix& fc1, const Matrix& fc2, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
     const WithoutGil release;
     const int threads = Pool::instance().threads();
@@ -162,6 +169,7 @@ void bind_kernels(nb::module_& m) {
     m.def("linear", &linear);
     m.def("linear_rows", &linear_rows);
     m.def("mlp", &mlp);
+    m.def("plain_linear", &plain_linear);
     m.def("embedding_rows", &embedding_rows);
     m.def("causal_conv", &causal_conv);
     m.def("selective_scan", &selective_scan);

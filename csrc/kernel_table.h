@@ -39,6 +39,7 @@ static inline Share share(const Team& team, size_t total, size_t unit) {
 // Defined in kernels/arguments.h.
 struct LinearArguments;
 struct MlpArguments;
+struct PlainArguments;
 struct RowsArguments;
 struct ConvArguments;
 struct ScanArguments;
@@ -51,6 +52,7 @@ struct NormArguments;
     /* The sum, modulo 2^64, of this thread's share of `count` words: as fast as memory can be read. */                \
     X(read_sum, uint64_t, (const uint64_t* words, size_t count, const Team& team))                                     \
     X(linear, void, (const LinearArguments& arg, const Team& team))                                                    \
+    X(plain_linear, void, (const PlainArguments& arg, const Team& team))                                               \
     X(mlp, void, (const MlpArguments& arg, const Team& team))                                                          \
     X(embedding_rows, void, (const RowsArguments& arg, const Team& team))                                              \
     X(causal_conv, void, (const ConvArguments& arg, const Team& team))                                                 \

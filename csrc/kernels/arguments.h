@@ -30,6 +30,17 @@ struct LinearArguments {
     uint8_t* scratch;
 };
 
+// out (m, rows) = x (m, k) W^T with plain weights (rows, k), contiguous: float32, or bfloat16 if `half`.
+struct PlainArguments {
+    const void* weight;
+    bool half;
+    int64_t rows, k;
+    const float* x;
+    int64_t m, x_stride;
+    float* out;
+    int64_t out_stride;
+};
+
 // out = fc2(up * silu(gate)), [gate, up] = fc1(x); `scratch` of mlp_bytes().
 struct MlpArguments {
     Packed fc1, fc2;

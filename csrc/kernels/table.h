@@ -5,6 +5,6 @@
 #include "linear.h"
 
 #define SAMBAY_TEMPLATE_KERNELS(V)                                                                                     \
-    .linear = linear_kernel<V>, .mlp = mlp_kernel<V>, .embedding_rows = rows_kernel<V>, .causal_conv = conv_kernel<V>,  \
+    .linear = linear_kernel<V>, .plain_linear = plain_kernel<V>, .mlp = mlp_kernel<V>, .embedding_rows = rows_kernel<V>, .causal_conv = conv_kernel<V>,  \
     .selective_scan = scan_kernel<V>, .window_attention = window_kernel<V>, .shared_attention = shared_kernel<V>,       \
     .add_norm = norm_kernel<V>

@@ -46,6 +46,14 @@ def _is_plain(linear: nn.Module) -> bool:
     return type(linear) is nn.Linear
 
 
+def _project(linear: nn.Linear, x: Tensor, *, bias: bool = True) -> Tensor:
+    """A small projection, for decoding without torch's threads: (N, k) -> (N, rows); without its bias if asked."""
+    plain = _is_plain(linear)
+    if plain and (linear.bias is None or not bias):
+        return ops.plain_linear(x, linear.weight) if ops.few_rows(x, linear.weight) else F.linear(x, linear.weight)
+    return linear(x)  # type: ignore[no-any-return]
+
+
 def _project_rows(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
     """Some output rows of a projection: (N, h) -> (N, len(rows)).
 
@@ -103,7 +111,7 @@ class Mamba(nn.Module):
         u, z = self.in_proj(x).chunk(2, dim=-1)
         conv, held = self.conv1d, (None, None) if state is None else (state.conv, state.ssm)
         u = ops.causal_conv(u, conv.weight, conv.bias, batch, held[0], self.derived)
-        dt, b, c = self.x_proj(u).split(self.sizes, dim=-1)
+        dt, b, c = _project(self.x_proj, u).split(self.sizes, dim=-1)
         step, bias = self._step(dt)
         gated, y = ops.selective_scan(u, step, bias, self.A_log, b, c, self.D, z, batch, held[1], self.derived)
         return self.out_proj(gated), y
@@ -111,7 +119,7 @@ class Mamba(nn.Module):
     def _step(self, dt: Tensor) -> tuple[Tensor, Tensor | None]:
         """(N, r) -> (N, d) step sizes before softplus, and the bias that is still to be added, or None."""
         if _is_plain(self.dt_proj):
-            return F.linear(dt, self.dt_proj.weight), self.dt_proj.bias
+            return _project(self.dt_proj, dt, bias=False), self.dt_proj.bias
         return self.dt_proj(dt), None
 
 
@@ -375,7 +383,7 @@ class SambaY(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Element type of the weights; of a quantised model, of those that are not."""
-        return _weight_dtype(self.final_norm)
+        return self.final_norm.weight.dtype  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:

@@ -185,6 +185,20 @@ def selective_scan(
     return y * F.silu(z), y
 
 
+FEW_ROWS = 8
+"""Up to so many rows of activations a product with plain weights is bound by memory."""
+
+
+def few_rows(x: Tensor, weight: Tensor) -> bool:
+    """Whether `plain_linear` is the quicker way, and possible."""
+    return x.shape[0] <= FEW_ROWS and served_natively(x) and weight.is_contiguous() and weight.dtype is torch.float32
+
+
+def plain_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`x W^T` for a few rows of x: (N, k) and (rows, k) float32 -> (N, rows)."""
+    return native_ops.plain_linear(x, weight)
+
+
 @dataclass(frozen=True)
 class HeadShape:
     """Sizes of attention: H query heads, Hk key-value heads, dh, and how many softmax maps make one output."""

@@ -94,6 +94,17 @@ def linear(x: Tensor, weight: PackedMatrix, first: int = 0, count: int | None = 
     return out
 
 
+def plain_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`x W^T` for a few rows of x: (N, k) and (rows, k) float32 or bfloat16 -> (N, rows) float32."""
+    out = x.new_empty(x.shape[0], weight.shape[0])
+    address, stride = _strided(x)
+    pointer, half = _cache(weight)
+    _native.plain_linear(
+        pointer, half, weight.shape[0], weight.shape[1], address, x.shape[0], stride, out.data_ptr(), weight.shape[0]
+    )
+    return out
+
+
 def mlp(x: Tensor, fc1: PackedMatrix, fc2: PackedMatrix) -> Tensor:
     """`fc2(up * silu(gate))` with `[gate, up] = fc1(x)`: (N, h) -> (N, h) float32."""
     assert x.shape[1] == fc1.k and fc1.rows == 2 * fc2.k
