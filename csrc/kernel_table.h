@@ -6,7 +6,7 @@
 // A kernel is called once by every thread of the team, at the same time, with the same arguments; it does its share
 // and returns. It neither allocates nor throws. Whatever an isa_*.cpp includes must have internal linkage (static, an
 // unnamed namespace) or names of its own per instruction set: of two inline functions of one name the linker keeps one,
-// and that may be the one which this CPU cannot run. tests/native/test_build_symbols.py looks for such pairs.
+// and that may be the one which this CPU cannot run. tests/native/test_build_install.py looks for such pairs.
 #pragma once
 
 #include <cstddef>

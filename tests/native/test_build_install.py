@@ -58,11 +58,14 @@ def test_sdist(sources, tmp_path):
 
 def test_wheel_without_a_compiler(sources, tmp_path):
     """Hidden twice: none on the path, and the one that is asked for fails."""
-    cmake = shutil.which("cmake") or pytest.skip("no cmake here; pip would bring one")
+    tools = [found for name in ("cmake", "ninja", "make") if (found := shutil.which(name))]
+    if len(tools) < 2:
+        pytest.skip("no cmake with ninja or make here; pip would bring them")
     (sources / "src/sambay/ops/_native.abi3.so").write_bytes(b"left by an editable install")
     path = tmp_path / "path"
     path.mkdir()
-    (path / "cmake").symlink_to(cmake)
+    for tool in tools:
+        (path / Path(tool).name).symlink_to(tool)
     hidden = {"PATH": str(path), "CC": "/bin/false", "CXX": "/bin/false"}
     name, said = backend(f"build_wheel({str(tmp_path)!r})", sources, **hidden)
     assert name.endswith("-py3-none-any.whl")

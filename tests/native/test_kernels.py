@@ -1,0 +1,247 @@
+"""Every compiled kernel against the plain operation, on every instruction set that this CPU has."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sambay.batch import Batch
+from sambay.ops import backend, native
+from sambay.quant.formats import QuantFormat, pack
+from sambay.quant.linear import QuantEmbedding, QuantLinear
+from sambay.state import ConvState, SharedKV, SSMState, WindowKV
+
+pytestmark = pytest.mark.skipif(not native.usable(), reason="sambay was installed without its compiled kernels")
+
+BOUND = 1e-6
+ISAS = [name for name, obstacle in native.instruction_sets() if not obstacle]
+
+# lengths of sequences, tokens seen before
+BATCHES = [((1,), (0,)), ((5,), (0,)), ((1, 1, 1), (3, 70, 200)), ((7, 1, 40), (0, 9, 130)), ((130,), (5,))]
+
+
+@pytest.fixture(params=ISAS, autouse=True)
+def isa(request):
+    with native.forced(request.param), torch.no_grad():
+        yield request.param
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def error(found, expected):
+    assert found.shape == expected.shape
+    assert torch.isfinite(found).all()
+    return ((found - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+
+
+def both(function):
+    """What the kernels and what plain torch make of it."""
+    found = function()
+    with backend.using("reference"):
+        return found, function()
+
+
+def packed(lengths, starts, wanted=None):
+    slots = tuple(range(len(lengths)))[::-1]
+    ids = torch.zeros(sum(lengths), dtype=torch.long)
+    return Batch.packed(ids, lengths, starts=starts, slots=slots, wanted=wanted)
+
+
+@pytest.mark.parametrize(("lengths", "starts"), BATCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("d", "taps", "bias"), [(96, 4, True), (52, 4, False), (16, 2, True), (7, 8, True)])
+def test_convolution(lengths, starts, dtype, d, taps, bias):
+    batch, states = packed(lengths, starts), []
+    x, weight = torch.randn(sum(lengths), 2 * d)[:, :d], torch.randn(d, 1, taps)
+    offset = torch.randn(d) if bias else None
+    past = torch.randn(4, taps - 1, d).to(dtype)
+
+    def run():
+        states.append(past.clone())
+        return backend.causal_conv(x, weight, offset, batch, ConvState(states[-1]), backend.Derived())
+
+    assert error(*both(run)) < BOUND
+    assert torch.equal(*states)
+    pure = Batch.packed(batch.input_ids, lengths)
+    assert error(*both(lambda: backend.causal_conv(x, weight, offset, pure, None, backend.Derived()))) < BOUND
+
+
+@pytest.mark.parametrize(("lengths", "starts"), BATCHES)
+@pytest.mark.parametrize(("d", "n", "bias"), [(96, 16, True), (52, 16, True), (40, 5, False), (7, 64, True)])
+def test_scan(lengths, starts, d, n, bias):
+    batch, states, rows = packed(lengths, starts), [], sum(lengths)
+    u, step, z = torch.randn(rows, d), torch.randn(rows, d) * 3, torch.randn(rows, 2 * d)[:, d:]
+    mixed, a_log, skip = torch.randn(rows, 2 * n + 5), torch.rand(d, n) * 3, torch.randn(d)
+    b, c = mixed[:, :n], mixed[:, n : 2 * n]
+    offset = torch.randn(d) - 2 if bias else None
+    past = torch.randn(4, n, d)
+
+    def run(batch=batch, state=True):
+        states.append(past.clone())
+        held = SSMState(states[-1]) if state else None
+        return torch.cat(
+            backend.selective_scan(u, step, offset, a_log, b, c, skip, z, batch, held, backend.Derived()), dim=1
+        )
+
+    assert error(*both(run)) < BOUND
+    assert error(*states) < BOUND
+    assert error(*both(lambda: run(Batch.packed(batch.input_ids, lengths), state=False))) < BOUND
+
+
+SHAPES = [
+    (backend.HeadShape(8, 4, 32, 2), 16, torch.float32),
+    (backend.HeadShape(8, 4, 16, 2), 128, torch.float32),
+    (backend.HeadShape(40, 20, 64, 2), 50, torch.bfloat16),
+    (backend.HeadShape(6, 2, 16, 1), 33, torch.float32),
+    (backend.HeadShape(4, 4, 48, 2), 1, torch.float32),
+    (backend.HeadShape(16, 2, 128, 2), 5, torch.bfloat16),
+    (backend.HeadShape(8, 4, 24, 2), 16, torch.float32),  # beyond the kernels: plain torch serves
+]
+
+
+def norm_of(shape):
+    if shape.maps == 1:
+        return None
+    lambdas = tuple(torch.randn(shape.width) * 0.1 for _ in range(4))
+    return backend.PairNorm(lambdas, 0.4, torch.rand(2 * shape.width) + 0.5, 1e-5)
+
+
+def keys_values(rows, shape, dtype):
+    """Values that the cache's type holds exactly: the kernels round the new ones as well, plain torch the old only."""
+    return (torch.randn(rows, shape.kv_heads * shape.width).to(dtype).float() for _ in range(2))
+
+
+@pytest.mark.parametrize(("lengths", "starts"), BATCHES)
+@pytest.mark.parametrize(("shape", "window", "dtype"), SHAPES)
+def test_window_attention(lengths, starts, shape, window, dtype):
+    batch, rings, rows = packed(lengths, starts), [], sum(lengths)
+    q, norm = torch.randn(rows, shape.heads * shape.width) * 2, norm_of(shape)
+    k, v = keys_values(rows, shape, dtype)
+    past = torch.randn(2, 4, window, shape.kv_heads, shape.width).to(dtype)
+
+    def run(batch=batch, state=True):
+        rings.append(past.clone())
+        ring = WindowKV(*rings[-1]) if state else None
+        return backend.window_attention(q, k, v, shape, norm, batch, window, ring, backend.Derived())
+
+    assert error(*both(run)) < BOUND
+    assert torch.equal(*rings)
+    assert error(*both(lambda: run(Batch.packed(batch.input_ids, lengths), state=False))) < BOUND
+
+
+@pytest.mark.parametrize(("lengths", "starts"), BATCHES)
+@pytest.mark.parametrize(("shape", "window", "dtype"), SHAPES)
+@pytest.mark.parametrize("wanted", ["all", "last", "three"])
+def test_shared_attention(lengths, starts, shape, window, dtype, wanted):
+    del window
+    counts = {"all": lengths, "last": (1,) * len(lengths), "three": tuple(min(3, n) for n in lengths)}[wanted]
+    batch, rows, norm = packed(lengths, starts, counts), sum(lengths), norm_of(shape)
+    k, v = keys_values(rows, shape, dtype)
+    ends = list(itertools.accumulate(lengths))
+    asking = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, counts, strict=True)])
+    q = (torch.randn(rows, shape.heads * shape.width) * 2)[asking]
+    cache = SharedKV(4, 4, (shape.kv_heads, shape.width), dtype, torch.device("cpu"))
+    for slot, length, start in zip(batch.slots, lengths, starts, strict=True):
+        cache.reserve(slot, length + start)
+    cache.keys.normal_()
+    cache.values.normal_()
+
+    def run(batch=batch, cache=cache):
+        view = backend.shared_keys_values(k, v, shape, norm, batch, cache)
+        return backend.shared_attention(q, view, shape, norm, batch, backend.Derived())
+
+    assert error(*both(run)) < BOUND
+    assert error(*both(lambda: run(Batch.packed(batch.input_ids, lengths, wanted=counts), None))) < BOUND
+
+
+@pytest.mark.parametrize("width", [64, 50, 3])
+@pytest.mark.parametrize("kind", [torch.nn.LayerNorm, torch.nn.RMSNorm])
+def test_norm(width, kind):
+    norm = kind(width, eps=1e-5)
+    for parameter in norm.parameters():
+        parameter.normal_()
+    hidden, mixed = torch.randn(5, width), torch.randn(5, width)
+    (found, normed), (expected, expected_normed) = both(lambda: backend.add_norm(hidden.clone(), mixed, 0.5, norm))
+    assert error(found, expected) < BOUND
+    assert error(normed, expected_normed) < BOUND
+
+
+def test_a_row_of_huge_scores_and_of_equal_ones():
+    batch = Batch.packed(torch.zeros(70, dtype=torch.long), (70,))
+    k, v = torch.randn(70, 32) * 1e3, torch.randn(70, 32)
+    for q in (torch.randn(70, 32) * 1e3, torch.zeros(70, 32)):
+        plain = backend.HeadShape(2, 2, 16, 1)
+        run = lambda q=q: backend.window_attention(q, k, v, plain, None, batch, 9, None, backend.Derived())  # noqa: E731
+        assert error(*both(run)) < 1e-4
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize(("rows", "k"), [(37, 100), (64, 256), (200, 192), (1, 1), (16, 2700)])
+def test_packed_product(bits, group, rows, k):
+    """Activations are rounded to 8 bits in blocks of 32, which costs about 5e-3; the rest is exact."""
+    format = QuantFormat(bits, group)
+    codes = torch.randint(format.lowest, format.highest + 1, (rows, k), dtype=torch.int8)
+    scales = (torch.rand(rows, format.groups(k)) * 0.1 + 0.01).half()
+    linear, table = QuantLinear(k, rows, format, bias=True), QuantEmbedding(rows, k, format)
+    for module in (linear, table):
+        module.packed.copy_(pack(codes, scales, format))
+    linear.bias.normal_()
+    for count in (1, 2, 3, 8, 9, 23, 24, 30, 65, 300):
+        x = torch.randn(count, k)
+        found, expected = both(lambda x=x: linear(x))
+        assert error(found, expected) < 1.5e-2
+        # Whatever stands beside a row, and however many rows there are: its results are the same to the bit.
+        alone = torch.cat([linear(x[i : i + 1]) for i in (0, count - 1)])
+        assert torch.equal(alone, found[[0, count - 1]])
+        if rows > 16:
+            assert torch.equal(linear.rows(x, slice(16, rows)), found[:, 16:])
+    # On activations that need no rounding it is exact but for float32 sums.
+    whole = torch.randint(-127, 128, (40, k)).float()
+    whole[:, ::32] = 127
+    found, expected = both(lambda: linear(whole))
+    assert error(found, expected) < 1e-5
+    ids = torch.randint(0, rows, (9,))
+    assert torch.equal(*both(lambda: table(ids)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_threads_change_nothing(threads):
+    format = QuantFormat(4, 32)
+    linear = QuantLinear(320, 500, format)
+    linear.packed.copy_(
+        pack(torch.randint(-8, 8, (500, 320), dtype=torch.int8), (torch.rand(500, 10) * 0.1).half(), format)
+    )
+    before, x = native.threads(), torch.randn(30, 320)
+    expected = linear(x)
+    try:
+        native.set_threads(threads)
+        assert torch.equal(linear(x), expected)
+    finally:
+        native.set_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32])
+@pytest.mark.parametrize(("rows", "k"), [(5, 3), (16, 160), (193, 70), (4, 48)])
+def test_plain_linear(dtype, rows, k):
+    weight = torch.randn(rows, k).to(dtype)
+    for count in (1, 3, 8):
+        x = torch.randn(count, k + 5)[:, :k]
+        assert error(backend.plain_linear(x, weight), F.linear(x, weight.float())) < BOUND
+
+
+def test_what_the_kernels_do_not_serve_is_plain_torch():
+    x = torch.randn(3, 4)
+    assert backend.served_natively(x)
+    assert not backend.served_natively(x.half())
+    assert not backend.served_natively(x.bfloat16())
+    with torch.enable_grad():
+        assert not backend.served_natively(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not backend.served_natively(x)
+    with backend.using("reference"):
+        assert not backend.served_natively(x)
