@@ -115,7 +115,8 @@ class _Packed(nn.Module):
     def _multiply(self, x: Tensor, rows: slice, bias: Tensor | None) -> Tensor:
         """(..., columns) -> (..., len(rows)) in the dtype of x."""
         start, stop, step = rows.indices(self._rows)
-        assert step == 1 and x.shape[-1] == self._columns, (rows, x.shape)
+        assert step == 1, rows
+        assert x.shape[-1] == self._columns, x.shape
         with torch.autocast(x.device.type, enabled=False):
             flat = x.reshape(-1, self._columns).float()
             out = _product(self.packed, flat, self.format, self._rows, start, max(start, stop))
