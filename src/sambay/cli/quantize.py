@@ -72,6 +72,9 @@ def quantize(
     problems: Annotated[
         int, typer.Option(min=0, help="Problems that both solve; 0 leaves that out.", rich_help_panel=_REPORT)
     ] = 100,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of a solution at most.", rich_help_panel=_REPORT)
+    ] = 768,
     report_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens that perplexity is measured on.", rich_help_panel=_REPORT)
     ] = 16_384,
@@ -121,7 +124,7 @@ def quantize(
             calibration=documents,
             progress=bar.update,
         )
-    found = _compare(directory, output, problems, report_tokens) if report else None
+    found = _compare(directory, output, problems, max_tokens, report_tokens) if report else None
     _print(summary, found, as_json)
 
 
@@ -163,7 +166,7 @@ def _calibration(directory: Path, source: str | None, tokens: int) -> Sequence[S
     return [ids[at : at + _PIECE] for at in range(0, len(ids), _PIECE)]
 
 
-def _compare(directory: Path, output: Path, problems: int, tokens: int) -> dict[str, Any]:
+def _compare(directory: Path, output: Path, problems: int, max_tokens: int, tokens: int) -> dict[str, Any]:
     """The original against the quantised model: divergence on solutions of unseen problems, and accuracy."""
     from sambay.data.documents import ProblemSource, collate, fill
     from sambay.engine import LLM
@@ -188,7 +191,7 @@ def _compare(directory: Path, output: Path, problems: int, tokens: int) -> dict[
                 done += 1
                 bar.update(done, 2 * problems)
 
-            scores = [evaluate_problems(llm, problems, 1, None, count).total for llm in models]
+            scores = [evaluate_problems(llm, problems, 1, None, count, max_tokens=max_tokens).total for llm in models]
         found["accuracy"] = {
             name: score.to_dict() for name, score in zip(("original", "quantised"), scores, strict=True)
         }
