@@ -138,5 +138,5 @@ def test_bad_arguments(arguments, words):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e38])
 def test_weights_that_no_code_can_hold(value):
-    with pytest.raises(ValueError, match="NaN|too large"):
+    with pytest.raises(ValueError, match=r"NaN|too large"):
         quantise(torch.full((2, 40), value), QuantFormat(4, 32))

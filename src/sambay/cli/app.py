@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sambay._version import __version__
-from sambay.cli import chat, evaluate, generate, info, train
+from sambay.cli import chat, evaluate, generate, info, quantize, train
 from sambay.cli.failures import explain, print_error
 
 __all__ = ["app", "main", "run"]
@@ -40,6 +40,7 @@ _add("chat", chat.chat, chat.EXAMPLES)
 _add("info", info.info, info.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("eval", evaluate.evaluate, evaluate.EXAMPLES)
+_add("quantize", quantize.quantize, quantize.EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,10 +7,12 @@ best one that this CPU has is taken. It is read when the kernels are first asked
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import statistics
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sambay.errors import BackendError
@@ -21,6 +23,8 @@ __all__ = [
     "NativeReport",
     "available",
     "describe",
+    "forced",
+    "instruction_sets",
     "obstacle",
     "read_bandwidth",
     "require",
@@ -29,7 +33,7 @@ __all__ = [
     "usable",
 ]
 
-OPERATIONS: frozenset[str] = frozenset()
+OPERATIONS = frozenset(("causal_conv", "selective_scan", "window_attention", "shared_attention"))
 """Operations of the model that have kernels."""
 
 INTERFACE = 1  # as in csrc/bind.cpp
@@ -98,6 +102,23 @@ def _settle() -> bool:
 def usable() -> bool:
     """Whether there are compiled kernels that can be loaded; nothing is chosen yet, and nothing is raised."""
     return not _missing
+
+
+def instruction_sets() -> list[tuple[str, str]]:
+    """The instruction sets of this architecture, from the plainest to the best, each with why it cannot run here ("": it can)."""
+    return [] if _missing else list(_native.obstacles())
+
+
+@contextlib.contextmanager
+def forced(isa: str) -> Iterator[None]:
+    """Take the kernels of an instruction set for a while, for a comparison; not while a kernel runs."""
+    require()
+    before = _native.isa_in_use()
+    _native.use_isa(isa)
+    try:
+        yield
+    finally:
+        _native.use_isa(before)
 
 
 def available() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -20,7 +21,8 @@ from sambay.errors import CheckpointError, ConfigError
 from sambay.model import Attention, Head, Mamba, SambaY
 from sambay.quant.calibrate import Calibration
 from sambay.quant.formats import PANEL, QuantFormat, pack, packed_shape, unpack
-from sambay.quant.rounding import check_method, output_error, quantise as round_weights, weight_error
+from sambay.quant.rounding import check_method, output_error, weight_error
+from sambay.quant.rounding import quantise as round_weights
 from sambay.quant.stored import (
     Entry,
     Quantisation,
@@ -158,9 +160,7 @@ def quantize(
         try:
             found = round_weights(weight, formats[name], way, hessian=hessian if way == "gptq" else None)
         except ValueError as error:
-            raise CheckpointError(
-                f"{checkpoint.to_disk_name(name + '.weight')} cannot be quantised: {error}"
-            ) from None
+            raise CheckpointError(f"{checkpoint.to_disk_name(name + '.weight')} cannot be quantised: {error}") from None
         rounded = found.weights()
         errors[name] = MatrixError(
             weight_error(weight, rounded), None if hessian is None else output_error(weight, rounded, hessian)
@@ -251,7 +251,7 @@ def random_quantised(
     def spread(name: str) -> float:
         if name == "embedding":
             return 0.02 if config.tie_word_embeddings else 1e-4
-        return (3 * sizes[name][1]) ** -0.5  # uniform within 1 / sqrt(fan in)
+        return 1 / math.sqrt(3 * sizes[name][1])  # uniform within 1 / sqrt(fan in)
 
     def packed(name: str, _weight: Tensor) -> Entry:
         shape = packed_shape(formats[name], *sizes[name])
@@ -306,9 +306,7 @@ def _random_rest(model: SambaY, sizes: dict[str, tuple[int, int]], seed: int) ->
     return found
 
 
-def _random_packed(
-    dice: np.random.Generator, format: QuantFormat, rows: int, columns: int, spread: float
-) -> Tensor:
+def _random_packed(dice: np.random.Generator, format: QuantFormat, rows: int, columns: int, spread: float) -> Tensor:
     """A packed matrix of random weights of a standard deviation, (P, S, nbytes)."""
     shape = packed_shape(format, rows, columns)
     table, deviation = _bell(format)
@@ -330,6 +328,7 @@ def _random_packed(
     return packed
 
 
+@functools.cache
 def _bell(format: QuantFormat) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], float]:
     """From 16 uniform bits to a stored byte (two codes of 4 bits, or one), and the deviation of a code."""
     generator = torch.Generator().manual_seed(0)

@@ -113,7 +113,8 @@ def pack(codes: Tensor, scales: Tensor, format: QuantFormat) -> Tensor:
         (P, S, nbytes) uint8, contiguous, on the same device.
     """
     rows, columns = codes.shape
-    assert scales.shape == (rows, format.groups(columns)) and scales.dtype is torch.float16, scales.shape
+    assert scales.dtype is torch.float16, scales.dtype
+    assert scales.shape == (rows, format.groups(columns)), scales.shape
     panels, blocks, nbytes = packed_shape(format, rows, columns)
     g = format.group
     u = torch.full((panels * PANEL, blocks * 2 * g), format.offset, dtype=torch.uint8, device=codes.device)
@@ -174,19 +175,21 @@ def dequantise(
         select = slice(start, max(start, stop))
     u, scales = _rows(packed, format, select)
     g = format.group
-    values = (u.float() - format.offset).unflatten(1, (scales.shape[1], g)) * scales.float().unsqueeze(2)
+    values: Tensor = (u.float() - format.offset).unflatten(1, (scales.shape[1], g)) * scales.float().unsqueeze(2)
     return values.flatten(1)[:, :columns]
 
 
 def _code_view(packed: Tensor) -> Tensor:
     """The codes of a buffer in place: (P, S, J, 16, 4)."""
-    return packed[..., _SCALE_BYTES:].unflatten(2, (-1, PANEL, 4))
+    view: Tensor = packed[..., _SCALE_BYTES:].unflatten(2, (-1, PANEL, 4))
+    return view
 
 
 def _rows(packed: Tensor, format: QuantFormat, select: slice | Tensor) -> tuple[Tensor, Tensor]:
     """Stored codes (n, padded k) uint8 and scales (n, padded groups) float16 of some rows."""
-    assert packed.dtype is torch.uint8 and packed.ndim == 3 and packed.shape[2] == format.block_nbytes, packed.shape
-    scale_view = packed[..., :_SCALE_BYTES].view(torch.float16).unflatten(2, (2, PANEL))  # (P, S, 2, 16)
+    assert packed.dtype is torch.uint8, packed.dtype
+    assert packed.shape[2:] == (format.block_nbytes,), packed.shape
+    scale_view: Tensor = packed[..., :_SCALE_BYTES].view(torch.float16).unflatten(2, (2, PANEL))  # (P, S, 2, 16)
     quad_view = _code_view(packed)
     if isinstance(select, slice):
         first, last = select.start // PANEL, -(-select.stop // PANEL)

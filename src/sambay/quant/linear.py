@@ -107,7 +107,8 @@ class _Packed(nn.Module):
     def _multiply(self, x: Tensor, rows: slice, bias: Tensor | None) -> Tensor:
         """(..., columns) -> (..., len(rows)) in the dtype of x."""
         start, stop, step = rows.indices(self._rows)
-        assert step == 1 and x.shape[-1] == self._columns, (rows, x.shape)
+        assert step == 1, rows
+        assert x.shape[-1] == self._columns, x.shape
         with torch.autocast(x.device.type, enabled=False):
             flat = x.reshape(-1, self._columns).float()
             if backend.served_natively(flat) and flat.stride(1) == 1 and start % PANEL == 0 and start < stop:

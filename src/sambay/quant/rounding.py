@@ -202,7 +202,8 @@ def _search(cells: Tensor, importance: Tensor, format: QuantFormat) -> Tensor:
         wide = scale.float().unsqueeze(1)
         codes = (cells * _reciprocal(wide)).round_().clamp_(format.lowest, format.highest)
         off = cells - codes * wide
-        return torch.linalg.vecdot(importance * off, off)
+        lost: Tensor = torch.linalg.vecdot(importance * off, off)
+        return lost
 
     chosen = best.half()
     least = error(chosen)

@@ -39,6 +39,7 @@ ALIGNMENT = 64
 VERSION = 1
 _METHOD = "sambay"
 _KEY = "sambay_quantisation"
+_KINDS = (QuantLinear, QuantEmbedding)
 _MATRICES = frozenset(("in_proj", "out_proj", "Wqkv", "fc1", "fc2"))
 _WORDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8",
@@ -140,7 +141,7 @@ def replace_modules(model: nn.Module, formats: Mapping[str, QuantFormat]) -> Non
 
 def is_quantised(model: nn.Module) -> bool:
     """Whether any module of a model is."""
-    return any(isinstance(module, QuantLinear | QuantEmbedding) for module in model.modules())
+    return any(isinstance(module, _KINDS) for module in model.modules())
 
 
 def prepare(model: nn.Module, directory: Path) -> None:
@@ -213,9 +214,7 @@ def save(model: nn.Module, directory: str | Path) -> None:
     Raises:
         CheckpointError: the directory holds something, or cannot be written.
     """
-    formats = {
-        name: module.format for name, module in model.named_modules() if isinstance(module, QuantLinear | QuantEmbedding)
-    }
+    formats = {name: module.format for name, module in model.named_modules() if isinstance(module, _KINDS)}
     quantisation = Quantisation(formats, str(getattr(model, "quantisation_method", "unknown")))
     entries = [tensor_entry(to_disk_name(name), tensor) for name, tensor in model.state_dict().items()]
     config = cast("SambaYConfig", model.config).to_dict()
@@ -247,7 +246,7 @@ def new_directory(directory: Path, nbytes: int) -> Iterator[Path]:
     Raises:
         CheckpointError: it holds something, cannot be written, or the disk is too small.
     """
-    directory = Path(directory)
+    directory = directory.absolute()  # "." has no name
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
@@ -340,8 +339,9 @@ def _write_file(
         file.write(len(text).to_bytes(8, "little") + text)
         for entry in ordered:
             tensor = entry.make()
-            assert tensor.shape == entry.shape and tensor.dtype is entry.dtype, (entry.name, tensor.shape)
-            file.write(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()))
+            assert tensor.shape == entry.shape, (entry.name, tensor.shape)
+            assert tensor.dtype is entry.dtype, (entry.name, tensor.dtype)
+            tensor.contiguous().view(-1).view(torch.uint8).numpy().tofile(file)
             done += entry.nbytes
             if progress is not None:
                 progress(done, total)

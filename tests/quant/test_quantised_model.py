@@ -1,0 +1,116 @@
+"""A quantised model is the model of its dequantised weights, in every way that it can be run."""
+
+import itertools
+
+import pytest
+import torch
+
+from sambay.model import SambaY
+from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
+from sambay.quant.stored import is_quantised, quantisable
+from sambay.state import StatePool
+
+BOUND = 1e-4
+VARIANTS = ("differential", "plain, untied", "biases", "tied with a bias")
+
+
+def text(length, seed=0):
+    return torch.randint(0, 71, (length,), generator=torch.Generator().manual_seed(1000 * seed + length))
+
+
+def error(found, expected):
+    assert found.shape == expected.shape
+    assert torch.isfinite(found).all()
+    return float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
+
+
+@pytest.fixture(scope="session")
+def quantised(directories):
+    return SambaY.from_pretrained(directories())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (8, 64)])
+def test_logits_are_those_of_the_dequantised_weights(directories, plain, variant, bits, group):
+    model = SambaY.from_pretrained(directories(variant, bits, group))
+    reference = plain(model)
+    assert is_quantised(model)
+    assert not is_quantised(reference)
+    ids = text(37)
+    with torch.no_grad():
+        assert error(model(ids), reference(ids)) < BOUND
+        # Only the last rows: the full-attention layer then projects its rows in two parts.
+        assert error(model(ids, logits="last"), reference(ids)[-1:]) < BOUND
+
+
+def test_every_large_matrix_is_packed_and_nothing_else(quantised, directories):
+    packed = {name for name, module in quantised.named_modules() if isinstance(module, QuantLinear | QuantEmbedding)}
+    leaves = {name.rpartition(".")[2] for name in packed}
+    assert leaves == {"in_proj", "out_proj", "Wqkv", "fc1", "fc2", "embedding"}
+    assert not quantisable(quantised)
+    assert isinstance(SambaY.from_pretrained(directories("plain, untied")).lm_head, QuantHead)
+    assert quantised.dtype is torch.float32
+    assert quantised.device.type == "cpu"
+
+
+def test_more_bits_are_closer(random_model, directories):
+    original, ids = random_model(), text(30)
+    with torch.no_grad():
+        four, eight = (
+            error(SambaY.from_pretrained(directories(bits=bits))(ids), original.eval()(ids)) for bits in (4, 8)
+        )
+    assert eight < four / 5
+    assert eight < 0.05
+
+
+def test_chunks_batches_and_packing(quantised):
+    texts = [text(length) for length in (3, 17, 9, 1)]
+    with torch.no_grad():
+        whole = [quantised(ids) for ids in texts]
+        offsets = [0, *itertools.accumulate(map(len, texts))]
+        packed = quantised(torch.cat(texts), offsets=offsets)
+        assert error(packed, torch.cat(whole)) < BOUND
+        pool = StatePool(quantised.config, 4)
+        # Together at first, then one token at a time, in an order of their own.
+        first = quantised(torch.stack([ids[:1] for ids in texts]), state=pool)
+        assert error(first[:, 0], torch.stack([logits[0] for logits in whole])) < BOUND
+        for at in range(1, 17):
+            going = [slot for slot, ids in enumerate(texts) if len(ids) > at][::-1]
+            if going:
+                found = quantised(torch.stack([texts[slot][at : at + 1] for slot in going]), state=pool, slots=going)
+                assert error(found[:, 0], torch.stack([whole[slot][at] for slot in going])) < BOUND
+        for cut in (1, 5, 12):
+            pool = StatePool(quantised.config)
+            pieces = [quantised(piece, state=pool) for piece in (texts[1][:cut], texts[1][cut:])]
+            assert error(torch.cat(pieces), whole[1]) < BOUND
+
+
+def test_a_snapshot_is_resumed(quantised):
+    ids = text(20)
+    with torch.no_grad():
+        pool = StatePool(quantised.config, 2)
+        quantised(ids[:11], state=pool, slots=[0])
+        pool.restore(1, pool.snapshot(0))
+        found = quantised(ids[11:], state=pool, slots=[1])
+        assert error(found, quantised(ids)[11:]) < BOUND
+
+
+def test_half_precision_activations(directories, quantised):
+    model = SambaY.from_pretrained(directories(), dtype=torch.bfloat16)
+    assert model.dtype is torch.bfloat16
+    ids = text(20)
+    with torch.no_grad():
+        found = model(ids)
+        assert found.dtype is torch.bfloat16
+        assert error(found, quantised(ids)) < 0.1
+
+
+def test_gradients_pass_through(directories, plain):
+    """What an adapter on a quantised model needs."""
+    model = SambaY.from_pretrained(directories())
+    reference = plain(model)
+    ids = text(12)
+    for each in (model, reference):
+        each(ids).float().square().mean().backward()
+    for name in ("layers.0.mixer_norm.weight", "layers.5.mlp_norm.weight", "layers.2.mixer.A_log"):
+        assert error(model.get_parameter(name).grad, reference.get_parameter(name).grad) < 1e-3
