@@ -13,3 +13,106 @@ def set_threads(count: int, /) -> None: ...
 def read_sum(words: int, count: int, /) -> int: ...
 def fill(words: int, count: int, value: int, /) -> None: ...
 def empty_runs(calls: int, with_barrier: bool, /) -> float: ...
+
+# The kernels of the model; addresses and sizes as in csrc/kernels/arguments.h.
+MOST_QUERIES: int
+MOST_WIDTH: int
+
+class Matrix:
+    def __init__(
+        self, data: int, bias: int, rows: int, k: int, rows_padded: int, k_padded: int, bits: int, group: int, /
+    ) -> None: ...
+
+class Sequences:
+    def __init__(self, count: int, offsets: int, starts: int, slots: int, /) -> None: ...
+
+class Heads:
+    def __init__(
+        self,
+        heads: int,
+        kv_heads: int,
+        width: int,
+        maps: int,
+        scale: float,
+        lam: float,
+        norm: int,
+        eps: float,
+        norm_scale: float,
+        /,
+    ) -> None: ...
+
+def linear(w: Matrix, x: int, m: int, x_stride: int, out: int, out_stride: int, /) -> None: ...
+def linear_rows(
+    w: Matrix, first: int, count: int, x: int, m: int, x_stride: int, out: int, out_stride: int, /
+) -> None: ...
+def plain_linear(
+    weight: int, half: bool, rows: int, k: int, x: int, m: int, x_stride: int, out: int, out_stride: int, /
+) -> None: ...
+def mlp(fc1: Matrix, fc2: Matrix, x: int, m: int, x_stride: int, out: int, out_stride: int, /) -> None: ...
+def embedding_rows(w: Matrix, rows: int, count: int, out: int, /) -> None: ...
+def causal_conv(
+    seq: Sequences, x: int, x_stride: int, taps: int, bias: int, width: int, d: int, state: int, half: bool, out: int, /
+) -> None: ...
+def selective_scan(
+    seq: Sequences,
+    u: int,
+    raw: int,
+    bias: int,
+    a: int,
+    b: int,
+    c: int,
+    bc_stride: int,
+    skip: int,
+    state: int,
+    n: int,
+    d: int,
+    y: int,
+    z: int,
+    z_stride: int,
+    gated: int,
+    /,
+) -> None: ...
+def window_attention(
+    seq: Sequences,
+    heads: Heads,
+    rows: int,
+    q: int,
+    q_stride: int,
+    k: int,
+    v: int,
+    kv_stride: int,
+    keys: int,
+    values: int,
+    half: bool,
+    window: int,
+    out: int,
+    /,
+) -> None: ...
+def shared_attention(
+    rows: int,
+    seen: int,
+    table_start: int,
+    pages: int,
+    page_size: int,
+    heads: Heads,
+    q: int,
+    q_stride: int,
+    keys: int,
+    values: int,
+    half: bool,
+    out: int,
+    /,
+) -> None: ...
+def add_norm(
+    m: int,
+    width: int,
+    hidden: int,
+    mixed: int,
+    scale: float,
+    weight: int,
+    bias: int,
+    centred: bool,
+    eps: float,
+    out: int,
+    /,
+) -> None: ...

@@ -51,7 +51,7 @@ _forced: str | None = None
 
 @contextlib.contextmanager
 def using(backend: str) -> Iterator[None]:
-    """Force a backend, for a comparison: `with using("reference"): ...`. Not for several threads at once.
+    """Force a backend for a while, for a comparison. Not for several threads at once.
 
     Args:
         backend: "reference" or "native".

@@ -105,7 +105,7 @@ def usable() -> bool:
 
 
 def instruction_sets() -> list[tuple[str, str]]:
-    """The instruction sets of this architecture, from the plainest to the best, each with why it cannot run here ("": it can)."""
+    """Instruction sets of this architecture, the plainest first, each with why it cannot run here ("" if it can)."""
     return [] if _missing else list(_native.obstacles())
 
 

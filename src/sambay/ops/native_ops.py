@@ -43,8 +43,12 @@ class PackedMatrix:
 
     def __init__(self, packed: Tensor, bias: Tensor | None, rows: int, k: int, bits: int, group: int) -> None:
         panels, superblocks, nbytes = packed.shape
-        assert packed.dtype is torch.uint8 and packed.is_contiguous() and packed.device.type == "cpu"
-        assert nbytes == 64 + bits * 4 * group and 16 * panels >= rows and 2 * group * superblocks >= k
+        assert packed.dtype is torch.uint8
+        assert packed.is_contiguous()
+        assert packed.device.type == "cpu"
+        assert nbytes == 64 + bits * 4 * group
+        assert 16 * panels >= rows
+        assert 2 * group * superblocks >= k
         self.packed, self.bias, self.rows, self.k = packed, bias, rows, k
         address = 0 if bias is None else _address(bias)
         self.handle = _native.Matrix(
@@ -53,13 +57,17 @@ class PackedMatrix:
 
 
 def _address(x: Tensor, dtype: torch.dtype = torch.float32) -> int:
-    assert x.dtype is dtype and x.is_contiguous() and x.device.type == "cpu"
+    assert x.dtype is dtype
+    assert x.is_contiguous()
+    assert x.device.type == "cpu"
     return x.data_ptr()
 
 
 def _strided(x: Tensor) -> tuple[int, int]:
     """Address and row stride of (N, ...) float32 whose rows are contiguous."""
-    assert x.dtype is torch.float32 and x.device.type == "cpu" and x.stride(-1) == 1
+    assert x.dtype is torch.float32
+    assert x.device.type == "cpu"
+    assert x.stride(-1) == 1
     return x.data_ptr(), x.stride(0)
 
 
@@ -67,7 +75,8 @@ def _cache(x: Tensor | None) -> tuple[int, bool]:
     """Address of a cache, and whether it is bfloat16 (else float32)."""
     if x is None:
         return 0, False
-    assert x.is_contiguous() and x.dtype in (torch.float32, torch.bfloat16)
+    assert x.is_contiguous()
+    assert x.dtype in (torch.float32, torch.bfloat16)
     return x.data_ptr(), x.dtype is torch.bfloat16
 
 
@@ -84,7 +93,9 @@ def linear(x: Tensor, weight: PackedMatrix, first: int = 0, count: int | None = 
         (N, rows) or (N, count) float32.
     """
     count = weight.rows - first if count is None else count
-    assert first % 16 == 0 and x.shape[1] == weight.k and first + count <= weight.rows
+    assert first % 16 == 0
+    assert x.shape[1] == weight.k
+    assert first + count <= weight.rows
     out = x.new_empty(x.shape[0], count)
     address, stride = _strided(x)
     if count == weight.rows:
@@ -107,7 +118,8 @@ def plain_linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def mlp(x: Tensor, fc1: PackedMatrix, fc2: PackedMatrix) -> Tensor:
     """`fc2(up * silu(gate))` with `[gate, up] = fc1(x)`: (N, h) -> (N, h) float32."""
-    assert x.shape[1] == fc1.k and fc1.rows == 2 * fc2.k
+    assert x.shape[1] == fc1.k
+    assert fc1.rows == 2 * fc2.k
     out = x.new_empty(x.shape[0], fc2.rows)
     address, stride = _strided(x)
     _native.mlp(fc1.handle, fc2.handle, address, x.shape[0], stride, out.data_ptr(), fc2.rows)
@@ -142,7 +154,8 @@ def _places(batch: Batch) -> _Places:
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None) -> Tensor:
     """As `reference.causal_conv`, followed by SiLU: (N, d) -> (N, d) float32."""
     width, d = weight.shape[1], x.shape[1]
-    assert 2 <= width <= 8 and weight.shape[0] == d
+    assert 2 <= width <= 8
+    assert weight.shape[0] == d
     out = x.new_empty(x.shape)
     address, stride = _strided(x)
     held, half = _cache(None if state is None else state.inputs)
@@ -183,7 +196,8 @@ def selective_scan(
         `(y, y * silu(z))`, (N, d) float32 each.
     """
     n, d = a.shape
-    assert n <= 64 and b.stride(0) == c.stride(0)
+    assert n <= 64
+    assert b.stride(0) == c.stride(0)
     y, gated = u.new_empty(u.shape), u.new_empty(u.shape)
     z_address, z_stride = _strided(z)
     _native.selective_scan(

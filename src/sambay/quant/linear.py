@@ -98,7 +98,9 @@ class _Packed(nn.Module):
 
     def _matrix(self, bias: Tensor | None) -> backend.PackedMatrix:
         offset = None if bias is None else bias.detach().float().contiguous()
-        return backend.packed_matrix(self.packed, offset, self._rows, self._columns, self.format.bits, self.format.group)
+        return backend.packed_matrix(
+            self.packed, offset, self._rows, self._columns, self.format.bits, self.format.group
+        )
 
     def extra_repr(self) -> str:
         """Sizes and format, for `print(model)`."""
