@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from sambay import LLM, SambaY, __version__
-from sambay.checkpoint import save_config, save_weights
+from sambay.checkpoint import load_generation_config, save_config, save_generation_config, save_weights
 from sambay.eval.problems import Report, evaluate_problems
 from sambay.files import atomic_write
 from sambay.progress import task_progress
@@ -72,9 +72,8 @@ def write_model(checkpoint: Path) -> None:
     for name in COPIED:
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, TARGET / name)
-    path = TARGET / "generation_config.json"
-    content = json.loads(path.read_text()) | {"do_sample": False}  # it calculates: the likeliest digit is the one
-    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+    # It calculates: the likeliest digit is the one.
+    save_generation_config(load_generation_config(TARGET) | {"do_sample": False}, TARGET)
 
 
 def table(report: Report, arguments: argparse.Namespace, steps: dict[str, int]) -> str:

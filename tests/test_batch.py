@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sambay.batch import Batch, Ragged
+from sambay.batch import Batch, Ragged, Sight
 from sambay.errors import PromptError
 
 CPU = torch.device("cpu")
@@ -137,9 +137,66 @@ def test_slot_index_selects_the_slots_in_order(slots):
         ((3,), [1, 2], [0, 0], "(0, 0)"),
         ((3,), [1, 2], [0], "(0,)"),
         ((3,), [3], [0, 1], "(0, 1)"),
+        ((3,), [1, 2], [0, -1], "(0, -1)"),
     ],
 )
 def test_batches_that_cannot_be(shape, lengths, slots, named):
     with pytest.raises(PromptError) as caught:
         Batch.packed(torch.zeros(shape, dtype=torch.int64), lengths, slots=slots)
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"wanted": [1, 3]}, "wanted has 3 for a sequence of 2 tokens: ask for the logits of 0 to 2"),
+        ({"wanted": [-1, 1]}, "wanted has -1 for a sequence of 1 tokens"),
+        ({"wanted": [1]}, "wanted has 1 numbers for 2 sequences"),
+        ({"wanted": [1, 1, 1]}, "wanted has 3 numbers for 2 sequences"),
+        ({"starts": [0]}, "starts has 1 numbers for 2 sequences"),
+        ({"starts": [0, -4]}, "starts has -4"),
+    ],
+)
+def test_counts_that_cannot_be(changes, named):
+    with pytest.raises(PromptError) as caught:
+        Batch.packed(torch.zeros(3, dtype=torch.int64), [1, 2], **changes)
+    assert named in str(caught.value)
+
+
+@given(data=st.data())
+def test_what_queries_see(data):
+    """Blocks cover every query once, bounded as asked, and hide just what the description says."""
+    whole = st.integers
+    members, queries = data.draw(whole(1, 3)), data.draw(whole(1, 9))
+    window = data.draw(st.none() | whole(1, 6))
+    begin = data.draw(st.lists(whole(0, 7), min_size=members, max_size=members))
+    first = [data.draw(whole(0, b)) for b in begin]
+    keys = queries + data.draw(whole(min(begin), max(begin)))  # of rows that are padding, keys may be missing
+    most, room = data.draw(whole(1, 10)), data.draw(whole(1, 60))
+    sight = Sight(queries, keys, begin, first=first, window=window, device=CPU)
+    found = torch.zeros(members, queries, keys, dtype=torch.bool)
+    at = 0
+    for block in sight.blocks(most, room):
+        assert block.queries.start == at
+        at, rows = block.queries.stop, block.queries.stop - block.queries.start
+        assert 1 <= rows <= most
+        assert rows == 1 or rows * (block.keys.stop - block.keys.start) <= room
+        seen = True if block.hidden is None else ~block.hidden
+        found[:, block.queries, block.keys] = seen
+    assert at == queries
+    for s in range(members):
+        for t in range(queries):
+            i = begin[s] + t
+            low = max(first[s], 0 if window is None else i - window + 1)
+            assert found[s, t].tolist() == [low <= key <= i for key in range(keys)]
+
+
+def test_tables_are_made_once():
+    ids = torch.zeros(5, dtype=torch.int64)
+    for slots in (None, (1, 0)):
+        batch = Batch.packed(ids, [2, 3], slots=slots)
+        assert batch.window_parts(4) is batch.window_parts(4)
+        assert batch.shared_parts is batch.shared_parts
+        assert batch.layout.padded(3) is batch.layout.padded(3)
+        (block,) = batch.window_parts(4)[0].sight.blocks(256, 1 << 20)
+        assert batch.window_parts(4)[0].sight.blocks(256, 1 << 20) == (block,)

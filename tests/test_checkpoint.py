@@ -17,9 +17,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sambay import checkpoint
-from sambay.checkpoint import NAMES, load_weights, save_config, save_weights, to_disk_name, to_memory_name
+from sambay.checkpoint import (
+    NAMES,
+    load_generation_config,
+    load_weights,
+    resolve_dtype,
+    save_config,
+    save_generation_config,
+    save_weights,
+    to_disk_name,
+    to_memory_name,
+)
 from sambay.config import SambaYConfig, preset
-from sambay.errors import CheckpointError
+from sambay.errors import CheckpointError, ConfigError
 from sambay.files import INDEX, SINGLE
 from sambay.model import SambaY
 
@@ -152,6 +162,28 @@ def test_conversion_device_and_progress(tiny: SambaY, tiny_directory: Path) -> N
     assert seen == sorted(seen)
     for name, tensor in tiny.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor.half())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "torch.bfloat16", torch.bfloat16])
+def test_a_dtype_by_its_name(tiny: SambaY, tmp_path: Path, dtype: str | torch.dtype) -> None:
+    tiny.save_pretrained(tmp_path)
+    model = SambaY.from_pretrained(tmp_path, dtype=dtype)
+    assert model.dtype == resolve_dtype(dtype) == torch.bfloat16
+    assert SambaY.from_pretrained(tmp_path, torch_dtype=dtype).dtype == torch.bfloat16
+    assert SambaY.from_pretrained(tmp_path, dtype="auto").dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["int4", "float", "", torch.int8, torch.float64, 16])
+def test_a_dtype_that_weights_cannot_have(tiny_directory: Path, dtype: object) -> None:
+    with pytest.raises(ConfigError, match=r"dtype is .*: it must be one of auto, float32, bfloat16, float16$"):
+        loaded(preset("tiny"), tiny_directory, dtype=dtype)
+
+
+@pytest.mark.parametrize("content", [{}, {"eos_token_id": [1, 2], "temperature": 0.5}])
+def test_the_generation_config_comes_back(tmp_path: Path, content: dict[str, object]) -> None:
+    assert load_generation_config(tmp_path) == {}
+    save_generation_config(content, tmp_path / "new")
+    assert load_generation_config(tmp_path / "new") == content
 
 
 def test_mixed_dtypes_on_disk(tiny_directory: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from oracle import layer_types, shapes
 from sambay.config import PRESETS, LayerRole, SambaYConfig, preset
-from sambay.errors import ConfigError, SambaYError
+from sambay.errors import CheckpointError, ConfigError, SambaYError
 from sambay.model import SambaY
 
 SMALL = {
@@ -442,6 +442,25 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(ConfigError) as caught:
         SambaYConfig.from_json(tmp_path)  # a directory
     assert_explains(caught, str(tmp_path))
+
+
+def test_from_pretrained_takes_what_a_model_is_found_by(tmp_path, golden_dir):
+    assert SambaYConfig.from_pretrained(golden_dir) == SambaYConfig.from_json(golden_dir / "config.json")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        SambaYConfig.from_pretrained(tmp_path / "none")
+
+
+def test_quantised_weights_are_refused_and_not_read_as_if_they_were_plain(tmp_path):
+    path = tmp_path / "config.json"
+    values = PRESETS["tiny"].to_dict()
+    for absent in ({}, {"quantization_config": None}):
+        path.write_text(json.dumps(values | absent))
+        assert SambaYConfig.from_json(path) == PRESETS["tiny"]
+    path.write_text(json.dumps(values | {"quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    with pytest.raises(
+        ConfigError, match=r"config\.json has a quantization_config of other software"
+    ):
+        SambaYConfig.from_json(path)
 
 
 @settings(max_examples=150)

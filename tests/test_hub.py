@@ -124,6 +124,12 @@ def test_a_name_is_downloaded(fake: FakeHub, checkpoint: Path, name: str) -> Non
     assert set(filter_repo_objects(wanted | refused, allow_patterns=patterns)) == wanted
 
 
+def test_what_describes_a_model_comes_without_its_weights(fake: FakeHub, checkpoint: Path) -> None:
+    assert resolve(NAME, weights=False) == checkpoint
+    resolve(NAME)
+    assert [options["ignore_patterns"] for _, options in fake.calls] == ["*.safetensors", None]
+
+
 def test_progress_bars_are_as_asked_and_put_back(fake: FakeHub) -> None:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import opened
 from sambay.batch import Batch
 from sambay.config import SambaYConfig
 from sambay.ops import reference as ops
@@ -101,6 +102,20 @@ def test_causal_conv_state_is_exact(lengths, taps, slots):
         assert torch.equal(state.inputs[slot], line[len(line) - taps + 1 :])
         before[slot] = state.inputs[slot]
     assert torch.equal(state.inputs, before)  # other slots as they were
+
+
+@pytest.mark.parametrize("slots", [(0, 1), (2, 0)])
+def test_causal_conv_in_half_precision_rounds_once(slots):
+    """It accumulates in float32; its state may be of another type than its input, whatever the slots."""
+    x, weight, bias = normal(8, 5).bfloat16(), normal(5, 4).bfloat16(), normal(5).bfloat16()
+    state = ConvState(normal(3, 3, 5))
+    before = state.inputs.clone()
+    out = ops.causal_conv(x, weight, bias, batch_of((4, 4), slots), state)
+    history = [before[s].double() for s in slots]
+    exact = conv_formula(x.double(), weight.double(), bias.double(), (4, 4), history)
+    assert out.dtype is torch.bfloat16
+    assert torch.equal(out, exact.float().bfloat16())
+    assert state.inputs.dtype is torch.float32
 
 
 # ---- selective scan
@@ -201,6 +216,37 @@ def test_selective_scan_state(monkeypatch, lengths, slots, elements):
         assert_close(state.hidden[slot], final.t())
         before[slot] = state.hidden[slot]
     assert torch.equal(state.hidden, before)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 16])
+@pytest.mark.parametrize("lengths", [(40, 2, 37, 1), (9,) * 5], ids=str)
+def test_the_scan_keeps_few_states(monkeypatch, lengths, steps):
+    """One in `_SCAN_STEPS` steps, of the sequences that still run, though a chunk holds less; none for inference."""
+    monkeypatch.setattr(ops, "_SCAN_ELEMENTS", 1)
+    monkeypatch.setattr(ops, "_SCAN_STEPS", steps)
+    kept = []
+
+    def pack(tensor):
+        if tensor.ndim == 3:
+            kept.append(len(tensor))
+        return tensor
+
+    x = scan_inputs(sum(lengths))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run_scan(x, batch_of(lengths))
+        assert kept == []
+        run_scan({name: value.clone().requires_grad_() for name, value in x.items()}, batch_of(lengths))
+    assert kept == [sum(length > t for length in lengths) for t in range(0, max(lengths), steps)]
+    assert_same_gradients(
+        lambda **x: run_scan(x, batch_of(lengths)), lambda **x: scan_formula(**x, lengths=lengths)[0], x
+    )
+
+
+def test_a_second_derivative_of_the_scan_is_refused():
+    x = {name: value.requires_grad_() for name, value in scan_inputs(4).items()}
+    (first,) = torch.autograd.grad(run_scan(x, batch_of((4,))).square().sum(), x["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
 
 
 def test_selective_scan_forgets_and_remembers_at_the_extremes():
@@ -332,7 +378,7 @@ def shared_formula(q, k, v, lam, lengths, wanted):
 
 
 def run_shared(q, k, v, lam, batch, cache=None):
-    return ops.shared_attention(q, ops.shared_keys_values(k, v, batch, cache), batch, lam)
+    return ops.shared_attention(q, ops.shared_keys_values(k, v, batch, lam, cache), batch, lam)
 
 
 WANTED = [
@@ -422,6 +468,22 @@ def test_attention_at_random_shapes(data):
         assert_close(found, shared_formula(q.double(), double["k"], double["v"], lam, lengths, wanted))
 
 
+@pytest.mark.parametrize("way", ["window", "shared"])
+def test_attention_needs_bounded_memory(monkeypatch, way):
+    """No product of queries and keys has more elements than `_SCORE_ELEMENTS`, unless it is of a single query."""
+    monkeypatch.setattr(ops, "_SCORE_ELEMENTS", 1000)
+    sizes, softmax = [], torch.nn.functional.softmax
+    monkeypatch.setattr(ops.F, "softmax", lambda x, dim: sizes.append(x.shape) or softmax(x, dim=dim))
+    x = attention_inputs(90, 4, 2, 3, True)
+    if way == "window":
+        ops.window_attention(**{k: x[k] for k in "qkv"}, batch=batch_of((45, 45)), window=20, lam=x["lam"], state=None)
+    else:
+        run_shared(x["q"], x["k"], x["v"], x["lam"], batch_of((90,)))
+    assert sum(shape[4] for shape in sizes) == (45 if way == "window" else 90)
+    assert all(math.prod(shape) <= 1000 or shape[4] == 1 for shape in sizes)
+    assert max(math.prod(shape) for shape in sizes) > 500
+
+
 def test_sharp_scores_do_not_overflow():
     """Scores of thousands, in the input dtype of half precision too: finite, and the nearest key wins."""
     for dtype in (torch.float32, torch.bfloat16):
@@ -433,11 +495,17 @@ def test_sharp_scores_do_not_overflow():
         assert out[:, 0, 0].tolist() == [0.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("operation", ["scan", "window", "shared"])
+@pytest.mark.parametrize("operation", ["conv", "scan", "scan, backward too", "window", "shared"])
 def test_autocast_changes_no_bit_of_what_accumulates(operation):
     batch = batch_of((7, 4))
-    inputs = scan_inputs(11) if operation == "scan" else attention_inputs(11, 4, 2, 3, True)
+    inputs = attention_inputs(11, 4, 2, 3, True)
+    if operation.startswith("scan"):
+        inputs = scan_inputs(11)
+    elif operation == "conv":
+        inputs = {"x": normal(11, 5), "weight": normal(5, 4), "bias": normal(5)}
     run = {
+        "conv": lambda x: ops.causal_conv(x["x"], x["weight"], x["bias"], batch, None),
+        "scan, backward too": lambda x: run_scan(x, batch),
         "scan": lambda x: run_scan(x, batch),
         "window": lambda x: ops.window_attention(x["q"], x["k"], x["v"], batch, 3, x["lam"], None),
         "shared": lambda x: run_shared(x["q"], x["k"], x["v"], x["lam"], batch),
@@ -447,7 +515,10 @@ def test_autocast_changes_no_bit_of_what_accumulates(operation):
         leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             out = run(leaves)
-        out.square().sum().backward()
+            if "backward" in operation:
+                out.square().sum().backward()
+        if "backward" not in operation:
+            out.square().sum().backward()
         results.append((out, *(leaf.grad for leaf in leaves.values())))
     for plain, autocast in zip(*results, strict=True):
         assert autocast.dtype is torch.float32
@@ -464,7 +535,7 @@ def test_operations_leave_their_inputs_alone():
         eos_token_id=0,
         pad_token_id=0,
     )  # fmt: skip
-    pool = StatePool(config, 2)
+    pool = opened(StatePool(config, 2))
     batch = pool.batch(torch.zeros(7, dtype=torch.int64), (3, 4), (1, 0), (3, 4))
     scan, attention = scan_inputs(7, 12, 3), attention_inputs(7, 2, 2, 3, True)
     conv = {"x": normal(7, 12), "weight": normal(12, 4), "bias": normal(12)}

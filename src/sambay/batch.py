@@ -6,16 +6,20 @@ Shape legend: N tokens in all, S sequences, R rows that logits are asked for. Se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sambay.errors import PromptError
 
-__all__ = ["Batch", "Group", "Ragged"]
+__all__ = ["Batch", "Block", "Group", "Ragged", "SharedPart", "Sight", "WindowPart"]
+
+Index = slice | Tensor
+"""Places along an axis; a slice where they adjoin, which reads a view and no copy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +93,24 @@ class Ragged:
         return order, torch.argsort(order), tuple(running.sum(1).tolist()), sequences
 
     @cached_property
+    def _padded(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {}
+
+    def padded(self, size: int) -> tuple[Tensor, Tensor]:
+        """Where things are when `size` rows of history stand before the rows of every sequence.
+
+        Returns:
+            `(rows, tails)`: (N,) where each row goes, less `size`; (S, size) the last rows of each sequence.
+        """
+        if size not in self._padded:
+            count = torch.arange(len(self))
+            rows = torch.arange(self.total) + torch.repeat_interleave(count * size, torch.tensor(self.lengths))
+            ends = torch.tensor(self.offsets[1:]) + (count + 1) * size
+            tails = ends.unsqueeze(1) + torch.arange(-size, 0)
+            self._padded[size] = rows.to(self.device), tails.to(self.device)
+        return self._padded[size]
+
+    @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The sequences sorted by length and cut where padding would waste more than a quarter."""
         if self.equal:
@@ -112,15 +134,152 @@ class Ragged:
                 parts[-1].append(s)
             else:
                 parts.append([s])
-        out = []
-        for members in parts:
-            lengths = torch.tensor([self.lengths[s] for s in members]).unsqueeze(1)
-            starts = torch.tensor([self.offsets[s] for s in members]).unsqueeze(1)
-            steps = torch.arange(int(lengths.max()))
-            rows = (starts + torch.minimum(steps, lengths - 1)).to(self.device)
-            valid = None if bool((lengths == lengths[0]).all()) else (steps < lengths).to(self.device)
-            out.append(Group(tuple(members), rows, valid))
-        return tuple(out)
+        return tuple(self.rectangle(tuple(members)) for members in parts)
+
+    def rectangle(self, members: tuple[int, ...]) -> Group:
+        """These sequences, padded to the longest of them."""
+        lengths = torch.tensor([self.lengths[s] for s in members]).unsqueeze(1)
+        starts = torch.tensor([self.offsets[s] for s in members]).unsqueeze(1)
+        steps = torch.arange(int(lengths.max()))
+        rows = (starts + torch.minimum(steps, lengths - 1)).to(self.device)
+        valid = None if bool((lengths == lengths[0]).all()) else (steps < lengths).to(self.device)
+        return Group(members, rows, valid)
+
+
+class Block(NamedTuple):
+    """Some queries of a rectangle, the keys that any of them sees, and what is hidden.
+
+    Attributes:
+        queries: a range of queries.
+        keys: a range of keys.
+        hidden: (members or 1, queries, keys) bool, True where a query must not look; None: nothing is hidden.
+    """
+
+    queries: slice
+    keys: slice
+    hidden: Tensor | None
+
+
+class Sight:
+    """Which keys the queries of a padded rectangle see, in blocks of queries.
+
+    A query at key index `i` sees the keys up to `i`.
+
+    Args:
+        queries: of each member, padding included.
+        keys: of each member, padding included.
+        begin: per member, the key index at which its first query stands.
+        first: per member, the lowest key index that exists.
+        window: if given, of these a query sees the last so many only.
+        device: where the masks live.
+    """
+
+    def __init__(
+        self,
+        queries: int,
+        keys: int,
+        begin: Sequence[int],
+        *,
+        first: Sequence[int] = (0,),
+        window: int | None = None,
+        device: torch.device,
+    ) -> None:
+        self.queries, self.keys, self.begin, self.first = queries, keys, tuple(begin), tuple(first)
+        self.window, self.device = window, device
+        self._only: Block | None = None
+
+    def blocks(self, most: int, room: int) -> Iterable[Block]:
+        """Cut the queries; a single block is kept for the next layer, several are made anew for each.
+
+        Args:
+            most: queries in a block at most.
+            room: pairs of a query and a key in a block at most, though a block has one query at least.
+        """
+        if self._only is not None:
+            return (self._only,)
+        if self.queries <= most and self.queries * self._seen(0, self.queries)[1] <= room:
+            self._only = self._block(0, self.queries)
+            return (self._only,)
+        return self._cut(most, room)
+
+    def _cut(self, most: int, room: int) -> Iterator[Block]:
+        low = 0
+        while low < self.queries:
+            high = min(low + most, self.queries)
+            fro, to = self._seen(low, high)
+            if (high - low) * (to - fro) > room:
+                high = low + max(1, room // (to - fro))
+            yield self._block(low, high)
+            low = high
+
+    def _seen(self, low: int, high: int) -> tuple[int, int]:
+        """The range of keys that any of these queries sees."""
+        fro = 0 if self.window is None else max(0, min(self.begin) + low - self.window + 1)
+        return fro, min(self.keys, max(self.begin) + high)
+
+    def _block(self, low: int, high: int) -> Block:
+        fro, to = self._seen(low, high)
+        early, late = min(self.begin) + low, max(self.begin) + high - 1  # of all queries of the block
+        future = to - 1 > early
+        past = self.window is not None and fro <= late - self.window
+        absent = fro < max(self.first)
+        hidden = None
+        if future or past or absent:
+            seen = torch.arange(fro, to)
+            begin = torch.tensor(self.begin if len(set(self.begin)) > 1 else self.begin[:1])
+            place = begin.view(-1, 1, 1) + torch.arange(low, high).view(1, -1, 1)
+            hidden = seen > place
+            if past:
+                hidden = hidden | (seen <= place - (self.window or 0))
+            if absent:
+                hidden = hidden | (seen < torch.tensor(self.first).view(-1, 1, 1))
+            hidden = hidden.to(self.device)
+        return Block(slice(low, high), slice(fro, to), hidden)
+
+
+class WindowPart(NamedTuple):
+    """Sequences whose sliding-window attention is computed as one rectangle, and their places in the ring.
+
+    Attributes:
+        group: the sequences.
+        sight: what they see: the past that is read, and their own new tokens behind it.
+        read: index of their past in the ring, (members, W - 1); if `after`, the ring as it is: (members, W).
+        rows: the packed rows whose keys and values the ring keeps.
+        write: where in the ring these go.
+        after: read the ring after it was written. So it is for a single token: then the ring holds just what
+            the token sees, and in attention without positions the order of keys means nothing.
+    """
+
+    group: Group
+    sight: Sight
+    read: Index | tuple[Tensor, Tensor] | None = None
+    rows: Tensor | None = None
+    write: tuple[Tensor, Tensor] | None = None
+    after: bool = False
+
+
+class SharedPart(NamedTuple):
+    """Rows that ask for logits, of sequences whose full attention is computed as one rectangle.
+
+    Attributes:
+        group: the sequences, numbered among those that ask.
+        sight: what they see.
+        totals: tokens of each, past ones and new ones: as many keys it has.
+        slots: the slot of each; or else
+        keys: the packed rows of their keys.
+    """
+
+    group: Group
+    sight: Sight
+    totals: tuple[int, ...]
+    slots: tuple[int, ...] = ()
+    keys: Group | None = None
+
+
+def _index(places: Sequence[int], device: torch.device) -> Index:
+    if tuple(places) == tuple(range(places[0], places[0] + len(places))):
+        return slice(places[0], places[0] + len(places))
+    return torch.tensor(places, device=device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,24 +321,32 @@ class Batch:
             wanted: how many last tokens need logits, per sequence (default all).
 
         Raises:
-            PromptError: an empty sequence, or lengths that do not add up.
+            PromptError: an empty sequence, lengths that do not add up, or anything else out of its range.
         """
         lengths = tuple(int(length) for length in lengths)
+        starts = (0,) * len(lengths) if starts is None else tuple(int(start) for start in starts)
+        wanted = lengths if wanted is None else tuple(int(count) for count in wanted)
         if not lengths or min(lengths) < 1:
             raise PromptError("a sequence without tokens was given: every sequence needs at least one token")
         if input_ids.ndim != 1 or sum(lengths) != input_ids.numel():
             raise PromptError(
                 f"packed input_ids have shape {tuple(input_ids.shape)} but the lengths add up to {sum(lengths)}"
             )
-        if slots is not None and len(set(slots)) != len(lengths):
-            raise PromptError(f"{len(lengths)} sequences were given slots {tuple(slots)}: each needs one of its own")
-        return cls(
-            input_ids,
-            lengths,
-            (0,) * len(lengths) if starts is None else tuple(starts),
-            None if slots is None else tuple(slots),
-            lengths if wanted is None else tuple(wanted),
-        )
+        if slots is not None:
+            slots = tuple(int(slot) for slot in slots)
+            if len(slots) != len(lengths) or len(set(slots)) != len(slots) or min(slots) < 0:
+                raise PromptError(f"{len(lengths)} sequences were given slots {slots}: each needs one of its own")
+        for name, values in (("starts", starts), ("wanted", wanted)):
+            if len(values) != len(lengths):
+                raise PromptError(f"{name} has {len(values)} numbers for {len(lengths)} sequences: give one for each")
+        if min(starts) < 0:
+            raise PromptError(f"starts has {min(starts)}: the tokens that came before are 0 or more")
+        for count, length in zip(wanted, lengths, strict=True):
+            if not 0 <= count <= length:
+                raise PromptError(
+                    f"wanted has {count} for a sequence of {length} tokens: ask for the logits of 0 to {length} of them"
+                )
+        return cls(input_ids, lengths, starts, slots, wanted)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -209,10 +376,68 @@ class Batch:
         return torch.cat(pieces or [torch.empty(0, dtype=torch.int64)]).to(self.input_ids.device)
 
     @cached_property
-    def slot_index(self) -> slice | Tensor:
+    def slot_index(self) -> Index:
         """The slots as an index: a slice, hence a view and no copy, when they are consecutive."""
         assert self.slots is not None
-        first, count = self.slots[0], len(self.slots)
-        if self.slots == tuple(range(first, first + count)):
-            return slice(first, first + count)
-        return torch.tensor(self.slots, device=self.input_ids.device)
+        return _index(self.slots, self.input_ids.device)
+
+    @cached_property
+    def time_major_slots(self) -> Index:
+        """The slots in the order of `layout.time_major`: longest sequence first."""
+        assert self.slots is not None
+        return _index([self.slots[s] for s in self.layout.time_major[3]], self.input_ids.device)
+
+    @cached_property
+    def _windows(self) -> dict[int, tuple[WindowPart, ...]]:
+        return {}
+
+    def window_parts(self, window: int) -> tuple[WindowPart, ...]:
+        """Tables for attention to the last `window` tokens, made once for all layers."""
+        if window not in self._windows:
+            self._windows[window] = tuple(self._window_part(group, window) for group in self.layout.groups)
+        return self._windows[window]
+
+    def _window_part(self, group: Group, window: int) -> WindowPart:
+        device, members, width = self.input_ids.device, group.members, group.rows.shape[1]
+        if self.slots is None:
+            sight = Sight(width, width, [0] * len(members), window=window, device=device)
+            return WindowPart(group, sight)
+        slots, starts = [self.slots[s] for s in members], [self.starts[s] for s in members]
+        lengths = [self.lengths[s] for s in members]
+        kept = [min(length, window) for length in lengths]
+        rows = [
+            r
+            for s, n in zip(members, kept, strict=True)
+            for r in range(self.layout.offsets[s + 1] - n, self.layout.offsets[s + 1])
+        ]
+        ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+        places = [p % window for end, n in zip(ends, kept, strict=True) for p in range(end - n, end)]
+        owners = [slot for slot, n in zip(slots, kept, strict=True) for _ in range(n)]
+        write = torch.tensor(owners, device=device), torch.tensor(places, device=device)
+        row = torch.tensor(rows, device=device)
+        if width == 1:
+            sight = Sight(1, window, [min(start, window - 1) for start in starts], device=device)
+            return WindowPart(group, sight, _index(slots, device), row, write, after=True)
+        past = window - 1
+        first = [max(0, past - start) for start in starts]
+        sight = Sight(width, past + width, [past] * len(members), first=first, window=window, device=device)
+        ring = (torch.tensor(starts).unsqueeze(1) - past + torch.arange(past)) % window
+        read = torch.tensor(slots, device=device).unsqueeze(1), ring.to(device)
+        return WindowPart(group, sight, read, row, write)
+
+    @cached_property
+    def shared_parts(self) -> tuple[SharedPart, ...]:
+        """Tables for the attention of the rows that ask to all tokens of their sequences, for all layers."""
+        layout = self.row_layout
+        totals = [self.starts[s] + self.lengths[s] for s in self.asking]
+        parts = []
+        for group in layout.grouped(list(zip(layout.lengths, totals, strict=True))):
+            ends = tuple(totals[i] for i in group.members)
+            begin = [end - layout.lengths[i] for end, i in zip(ends, group.members, strict=True)]
+            sight = Sight(group.rows.shape[1], max(ends), begin, device=layout.device)
+            members = tuple(self.asking[i] for i in group.members)
+            if self.slots is not None:
+                parts.append(SharedPart(group, sight, ends, slots=tuple(self.slots[s] for s in members)))
+            else:
+                parts.append(SharedPart(group, sight, ends, keys=self.layout.rectangle(members)))
+        return tuple(parts)

@@ -1,5 +1,7 @@
 """Checkpoints: Hugging Face names on disk, legible names in memory, and nothing but renaming between them.
 
+Beside the weights, the two JSON files: `config.json` and `generation_config.json`.
+
 Only this module knows both name sets. Weights are read from `model.safetensors`, or from the shards that
 `model.safetensors.index.json` lists, through a memory mapping that is private and copy-on-write: a tensor
 whose dtype and device already fit is a view of the file, is paged in when it is first read, and may be
@@ -16,18 +18,22 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from sambay.config import SambaYConfig
-from sambay.errors import CheckpointError
+from sambay.config import DTYPES, SambaYConfig
+from sambay.errors import CheckpointError, ConfigError
 from sambay.files import StoredTensor, atomic_write, few, open_weights, write_weights
 
 __all__ = [
-    "NAMES", "load_weights", "save_config", "save_weights", "target_dtype", "to_disk_name", "to_memory_name",
+    "GENERATION_FILE", "NAMES", "load_generation_config", "load_weights", "resolve_dtype", "save_config",
+    "save_generation_config", "save_weights", "to_disk_name", "to_memory_name",
 ]  # fmt: skip
+
+GENERATION_FILE = "generation_config.json"
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -94,26 +100,26 @@ def _rename(name: str, table: Mapping[str, str], where: str) -> str:
     return renamed.replace("*", layer.group(), 1) if layer else renamed
 
 
-def target_dtype(name: str, stored: torch.dtype, dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype that a parameter is loaded in.
+def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The torch dtype that is meant: one, the name of one, or None for "auto" and None, which decide nothing.
 
-    The decision: one dtype for the whole model, `A_log`, `D`, `dt_proj.bias` and the lambdas included,
-    however they are stored (operations that need float32 widen them where they compute). Packed codes stay.
-
-    Args:
-        name: the name in memory; unused by the present decision.
-        stored: the dtype on disk.
-        dtype: what the caller asked for; None keeps each tensor as it is stored.
+    Raises:
+        ConfigError: weights cannot be of that dtype.
     """
-    del name
-    return stored if dtype is None or not stored.is_floating_point else dtype
+    if dtype is None or dtype == "auto":
+        return None
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}: it must be one of auto, {', '.join(DTYPES)}")
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def load_weights(
     model: nn.Module,
     directory: str | Path,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -126,17 +132,19 @@ def load_weights(
     Args:
         model: `SambaY`, or any module with its parameter names.
         directory: holds `model.safetensors`, or `model.safetensors.index.json` and its shards.
-        dtype: a floating dtype for all parameters (see `target_dtype`); None keeps what is stored. On the
-            CPU, tensors stored so are views of the mapped file; others are converted one at a time.
+        dtype: one for the whole model, or its name: `A_log`, `D`, `dt_proj.bias` and the lambdas included,
+            however they are stored (operations that need float32 widen them where they compute). None and
+            "auto" keep what is stored. On the CPU, tensors stored so are views of the mapped file; others are
+            converted one at a time.
         device: where the parameters go.
         progress: called after each tensor with (bytes done, bytes in all), sizes as stored.
 
     Raises:
+        ConfigError: a dtype that weights cannot have.
         CheckpointError: files that are missing, damaged, in pickle format or at odds with their index;
             tensors that are missing, surplus, misshapen or not floating point.
     """
-    assert dtype is None or dtype.is_floating_point, dtype
-    directory = Path(directory)
+    chosen, directory = resolve_dtype(dtype), Path(directory)
     wanted = {to_disk_name(name): (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
     with contextlib.ExitStack() as stack:
         stored = open_weights(directory, stack)
@@ -149,8 +157,9 @@ def load_weights(
         total, done = sum(sizes.values()), 0
         state = {}
         for disk, found in stored.items():
-            tensor, name = found.read(), wanted[disk][0]
-            state[name] = tensor.to(device=device, dtype=target_dtype(name, tensor.dtype, dtype))
+            tensor = found.read()
+            packed = disk.endswith(_SUFFIX)  # codes stay as they are
+            state[wanted[disk][0]] = tensor.to(device, tensor.dtype if packed else chosen or tensor.dtype)
             done += sizes[disk]
             if progress is not None:
                 progress(done, total)
@@ -188,10 +197,40 @@ def save_config(config: SambaYConfig, directory: str | Path) -> None:
     Raises:
         CheckpointError: the directory cannot be written.
     """
-    directory = Path(directory)
-    with _writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        atomic_write(directory / "config.json", (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+    _write_json(Path(directory) / "config.json", config.to_dict())
+
+
+def save_generation_config(content: Mapping[str, Any], directory: str | Path) -> None:
+    """Write `generation_config.json`: how a checkpoint is to be sampled, and which tokens end a reply.
+
+    Raises:
+        CheckpointError: the directory cannot be written.
+    """
+    _write_json(Path(directory) / GENERATION_FILE, content)
+
+
+def load_generation_config(directory: str | Path) -> dict[str, Any]:
+    """What `generation_config.json` holds, nothing where there is none.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not a JSON object.
+    """
+    path = Path(directory) / GENERATION_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}: it must be a JSON object")
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with _writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _kinds(name: str) -> Mapping[str, torch.dtype]:

@@ -18,12 +18,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sambay import hub
 from sambay.errors import ConfigError
 
-__all__ = ["PRESETS", "LayerRole", "SambaYConfig", "preset"]
+__all__ = ["DTYPES", "PRESETS", "LayerRole", "SambaYConfig", "preset"]
 
 MODEL_TYPE = "phi4flash"
 ARCHITECTURE = "Phi4FlashForCausalLM"
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""What the weights of a model can be, by the names of torch; here, because it needs no torch to be read."""
 
 
 class LayerRole(str, Enum):
@@ -135,8 +139,8 @@ class SambaYConfig:
             )
         if self.norm_type not in ("layernorm", "rmsnorm"):
             raise ConfigError(f"norm_type is {self.norm_type!r}: it must be 'layernorm' or 'rmsnorm'")
-        if self.torch_dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigError(f"torch_dtype is {self.torch_dtype!r}: it must be float32, bfloat16 or float16")
+        if self.torch_dtype not in DTYPES:
+            raise ConfigError(f"torch_dtype is {self.torch_dtype!r}: it must be one of {', '.join(DTYPES)}")
         tokens = [("bos", self.bos_token_id), ("pad", self.pad_token_id)]
         ends = self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
         for name, token in [*tokens, *(("eos", end) for end in ends)]:
@@ -282,11 +286,26 @@ class SambaYConfig:
             raise ConfigError(f"the configuration has a value of the wrong type: {error}") from None
 
     @classmethod
+    def from_pretrained(cls, model: str | Path, *, revision: str | None = None) -> SambaYConfig:
+        """The configuration of a checkpoint.
+
+        Args:
+            model: a directory, or a model id on the hub (downloaded once, without the weights).
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            CheckpointError: there is no such model.
+            ConfigError: as `from_json`.
+        """
+        return cls.from_json(hub.resolve(model, revision=revision, weights=False) / "config.json")
+
+    @classmethod
     def from_json(cls, path: str | Path) -> SambaYConfig:
         """Read a `config.json`.
 
         Raises:
-            ConfigError: the file is not there, is not a JSON object, or holds an impossible value.
+            ConfigError: the file is not there, is not a JSON object, holds an impossible value, or describes
+                weights that other software has quantised.
         """
         path = Path(path)
         try:
@@ -297,6 +316,12 @@ class SambaYConfig:
             raise ConfigError(f"{path} cannot be read as JSON: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds a {type(values).__name__}: it must be a JSON object")
+        quantised = values.get("quantization_config")
+        if quantised and not (isinstance(quantised, dict) and quantised.get("quant_method") == "sambay"):
+            raise ConfigError(
+                f"{path} has a quantization_config of other software, whose weights cannot be read: take the "
+                "checkpoint that they were made from, and run `sambay quantize` on it"
+            )
         return cls.from_dict(values)
 
 

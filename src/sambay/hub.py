@@ -33,7 +33,7 @@ def bundled_model() -> Path:
     return _checked(Path(__file__).with_name("assets") / "tutor")
 
 
-def resolve(model: str | Path, *, revision: str | None = None, progress: bool = True) -> Path:
+def resolve(model: str | Path, *, revision: str | None = None, progress: bool = True, weights: bool = True) -> Path:
     """Find a model: a directory as it is, anything else as a name on the Hugging Face hub, downloaded once.
 
     Without the network a model that was downloaded before is found in the hub's cache.
@@ -43,6 +43,7 @@ def resolve(model: str | Path, *, revision: str | None = None, progress: bool = 
             existing directory goes before a hub model of the same name.
         revision: branch, tag or commit on the hub; without meaning for a directory.
         progress: show progress bars on stderr while downloading.
+        weights: whether they are wanted, and not only what describes them.
 
     Returns:
         A directory that holds `config.json`.
@@ -71,7 +72,7 @@ def resolve(model: str | Path, *, revision: str | None = None, progress: bool = 
             f"{text!r} is neither an existing directory nor a hub name: a hub name is name or owner/name, "
             "of letters, digits, '-', '_' and '.'"
         )
-    return _checked(_download(text, revision, progress))
+    return _checked(_download(text, revision, progress, weights))
 
 
 def _checked(directory: Path) -> Path:
@@ -83,7 +84,7 @@ def _checked(directory: Path) -> Path:
     return directory
 
 
-def _download(name: str, revision: str | None, progress: bool) -> Path:
+def _download(name: str, revision: str | None, progress: bool, weights: bool) -> Path:
     # Imported here: a second of start-up that a local directory need not pay.
     from huggingface_hub import HfApi, snapshot_download
 
@@ -96,7 +97,11 @@ def _download(name: str, revision: str | None, progress: bool) -> Path:
     try:
         with _progress_bars(progress):
             found = snapshot_download(
-                name, revision=revision, allow_patterns=_PATTERNS, local_files_only=refusal is not None
+                name,
+                revision=revision,
+                allow_patterns=_PATTERNS,
+                ignore_patterns=None if weights else "*.safetensors",
+                local_files_only=refusal is not None,
             )
     except Exception as error:  # likewise; nothing that goes wrong here is a mistake of ours
         raise CheckpointError(_explanation(name, revision, refusal or error)) from (refusal or error)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,18 +31,14 @@ from sambay.errors import PromptError
 from sambay.ops import reference as ops
 from sambay.quant import stored as quantised
 from sambay.quant.linear import QuantEmbedding, QuantLinear
-from sambay.state import LayerState, SharedKV, StatePool
+from sambay.state import PAGE_SIZE, LayerState, StatePool
 
 __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
 
 
-def _norm(width: int, config: SambaYConfig) -> nn.Module:
+def _norm(width: int, config: SambaYConfig) -> nn.LayerNorm | nn.RMSNorm:
     kind = nn.LayerNorm if config.norm_type == "layernorm" else nn.RMSNorm
     return kind(width, eps=config.layer_norm_eps)
-
-
-def _weight_dtype(norm: nn.Module) -> torch.dtype:
-    return next(norm.parameters()).dtype
 
 
 def _is_plain(linear: nn.Module) -> bool:
@@ -188,13 +184,13 @@ class Attention(nn.Module):
         ring = None if state is None else state.window
         return self._finish(ops.window_attention(q, k, v, batch, self.window, self._lambda(), ring))
 
-    def share(self, x: Tensor, batch: Batch, cache: SharedKV | None) -> tuple[Tensor | None, ops.SharedView]:
+    def share(self, x: Tensor, batch: Batch, state: LayerState | None) -> tuple[Tensor | None, ops.SharedView]:
         """Full attention, which also fills the shared cache.
 
         Args:
             x: (N, h) normalised hidden states of all tokens: all give keys and values.
             batch: the sequences, and the rows that ask for logits: only those attend.
-            cache: the shared KV cache, written, or None.
+            state: holds the shared KV cache, which is written; or None.
 
         Returns:
             `(out, view)`: (R, h), or None when no row asks; and the keys and values that the cross-decoder reads.
@@ -205,10 +201,11 @@ class Attention(nn.Module):
             q = _project_rows(self.Wqkv, x[batch.rows], slice(0, self.q_size))
             kv = _project_rows(self.Wqkv, x, slice(self.q_size, None))
         k, v = (self._heads(y) for y in kv.chunk(2, dim=-1))
-        view = ops.shared_keys_values(k, v, batch, cache)
+        lam = self._lambda()
+        view = ops.shared_keys_values(k, v, batch, lam, None if state is None else state.shared)
         if not batch.asking:
             return None, view
-        return self._finish(ops.shared_attention(self._heads(q), view, batch, self._lambda())), view
+        return self._finish(ops.shared_attention(self._heads(q), view, batch, lam)), view
 
     def cross(self, x: Tensor, view: ops.SharedView, batch: Batch) -> Tensor:
         """Cross-attention to the shared keys and values: (R, h) -> (R, h)."""
@@ -276,13 +273,13 @@ class Block(nn.Module):
 
     def normed(self, hidden: Tensor) -> Tensor:
         """The mixer's input, in the dtype of the weights: (N, h) float32 -> (N, h)."""
-        return self.mixer_norm(hidden.to(_weight_dtype(self.mixer_norm)))  # type: ignore[no-any-return]
+        return self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))  # type: ignore[no-any-return]
 
     def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""
-        hidden = hidden + self.scale * mixed
-        normed = self.mlp_norm(hidden.to(_weight_dtype(self.mlp_norm)))
-        return hidden + self.scale * self.mlp(normed)  # type: ignore[no-any-return]
+        hidden = torch.add(hidden, mixed, alpha=self.scale)
+        normed = self.mlp_norm(hidden.to(self.mlp_norm.weight.dtype))
+        return torch.add(hidden, self.mlp(normed), alpha=self.scale)
 
 
 class Head(nn.Module):
@@ -310,6 +307,15 @@ class Head(nn.Module):
             logits = embedding.logits(x)
             return logits if self.bias is None else logits + self.bias
         return F.linear(x, embedding.weight if self.weight is None else self.weight, self.bias)  # type: ignore[arg-type]
+
+
+LayerRunner = Callable[..., Any]
+"""Calls a part of a layer: `(layer, function, *arguments)` -> what the function returns."""
+
+
+def _plainly(layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    del layer
+    return function(*arguments)
 
 
 class SambaY(nn.Module):
@@ -379,12 +385,21 @@ class SambaY(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Element type of the weights; of a quantised model, of those that are not."""
-        return _weight_dtype(self.final_norm)
+        return next(self.final_norm.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.final_norm.parameters()).device
+
+    def new_state(self, slots: int = 1, *, tokens: int = PAGE_SIZE) -> StatePool:
+        """A pool of states that fits this model: its shape, dtype and device.
+
+        Args:
+            slots: how many sequences can live at once.
+            tokens: tokens of shared KV cache to begin with, over all slots; it grows when needed.
+        """
+        return StatePool(self.config, slots, dtype=self.dtype, device=self.device, tokens=tokens)
 
     def forward(
         self,
@@ -400,8 +415,8 @@ class SambaY(nn.Module):
         Args:
             input_ids: (B, T) integer token ids, or (N,) packed ids of several documents.
             offsets: for packed ids the S+1 boundaries of the documents, from 0 to N. Nothing leaks across them.
-            state: continue the sequences in this pool, and advance them; None: they begin here.
-            slots: with `state`, the slot of each sequence (default 0, 1, ...).
+            state: continue the sequences in this pool, without gradients, and advance them; None: they begin here.
+            slots: with `state`, the open slot of each sequence (default 0, 1, ..., of which free ones are opened).
             logits: "all" positions, or only the "last" of each sequence (then a prompt runs only the layers
                 that it needs).
 
@@ -421,7 +436,7 @@ class SambaY(nn.Module):
         if state is None:
             batch = Batch.packed(ids, lengths, wanted=wanted)
         else:
-            batch = state.batch(ids, lengths, tuple(range(len(lengths)) if slots is None else slots), wanted)
+            batch = state.batch(ids, lengths, None if slots is None else tuple(slots), wanted)
         out = self.run(batch, state)
         if state is not None:
             state.advance(batch)
@@ -452,29 +467,65 @@ class SambaY(nn.Module):
             )
         return lengths
 
-    def run(self, batch: Batch, state: StatePool | None) -> Tensor:
-        """Compute one batch: the architecture as the paper's figure draws it.
+    def run(
+        self,
+        batch: Batch,
+        state: StatePool | None,
+        *,
+        embeddings: Tensor | None = None,
+        runner: LayerRunner | None = None,
+        hidden_states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Compute one batch.
 
         Args:
             batch: packed tokens (N,) and the R rows that ask for logits.
-            state: the pool that holds the states of its slots, or None. Lengths are not advanced here.
+            state: the pool that holds the states of its slots, or None. Lengths are not advanced here. States
+                carry no gradients, so that those of the logits would be wrong: with a state there are none.
+            embeddings: (N, h) in place of those of the tokens.
+            runner: calls the mixer and the MLP of every layer, as `runner(layer, function, *arguments)`; to
+                recompute them in the backward pass, say. None calls them plainly.
+            hidden_states: is given what goes into every layer, and the normalised result of the last.
 
         Returns:
             (R, vocab) logits in the dtype of the weights.
+
+        Raises:
+            PromptError: the pool was made for another model.
         """
-        hidden = self.embedding(batch.input_ids).float()
+        assert (state is None) == (batch.slots is None), "a batch of a pool and the pool go together"
+        if state is not None:
+            kind = self.device.type
+            mixed = (torch.get_autocast_dtype(kind),) if torch.is_autocast_enabled(kind) else ()
+            state.check(self.config, (self.dtype, *mixed), self.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
+            hidden = self.embedding(batch.input_ids) if embeddings is None else embeddings
+            return self._run(hidden.float(), batch, state, runner or _plainly, hidden_states)
+
+    def _run(
+        self,
+        hidden: Tensor,
+        batch: Batch,
+        state: StatePool | None,
+        runner: LayerRunner,
+        hidden_states: list[Tensor] | None,
+    ) -> Tensor:
+        """The architecture as the paper's figure draws it."""
         memory = view = None
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
-            mixer, role = block.mixer, block.role
+            if hidden_states is not None:
+                hidden_states.append(hidden)
+            mixer, role, normed = block.mixer, block.role, block.normed(hidden)
+            own = None if state is None else state.layers[index]
             if isinstance(mixer, Mamba):  # self-decoder: all tokens
-                mixed, memory = mixer(block.normed(hidden), batch, None if state is None else state.layers[index])
+                mixed, memory = runner(index, mixer, normed, batch, own)
             elif isinstance(mixer, GatedMemoryUnit):  # cross-decoder: only the rows that ask
-                mixed = mixer(block.normed(hidden), memory)
+                mixed = runner(index, mixer, normed, memory)
             elif role is LayerRole.SLIDING:
-                mixed = mixer.slide(block.normed(hidden), batch, None if state is None else state.layers[index])
+                mixed = runner(index, mixer.slide, normed, batch, own)
             elif role is LayerRole.FULL:  # the border: all tokens give keys and values, the rest falls away
-                mixed, view = mixer.share(block.normed(hidden), batch, None if state is None else state.shared)
+                mixed, view = runner(index, mixer.share, normed, batch, own)
                 if mixed is None:  # in the middle of prompts: nothing is asked
                     return torch.empty(0, self.config.vocab_size, dtype=self.dtype, device=hidden.device)
                 if batch.rows is not None:
@@ -482,9 +533,12 @@ class SambaY(nn.Module):
                     hidden, memory = hidden[batch.rows], memory[batch.rows]
             else:
                 assert view is not None
-                mixed = mixer.cross(block.normed(hidden), view, batch)
-            hidden = block.add(hidden, mixed)
-        logits: Tensor = self.lm_head(self.final_norm(hidden.to(self.dtype)), self.embedding)
+                mixed = runner(index, mixer.cross, normed, view, batch)
+            hidden = runner(index, block.add, hidden, mixed)
+        hidden = self.final_norm(hidden.to(self.dtype))
+        if hidden_states is not None:
+            hidden_states.append(hidden)
+        logits: Tensor = self.lm_head(hidden, self.embedding)
         return logits if self.config.logits_multiplier == 1 else logits * self.config.logits_multiplier
 
     @classmethod
@@ -492,21 +546,23 @@ class SambaY(nn.Module):
         cls,
         model: str | Path,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         progress: Callable[[int, int], None] | None = None,
+        torch_dtype: torch.dtype | str | None = None,
     ) -> SambaY:
         """Load a checkpoint in the Hugging Face layout.
 
         Args:
             model: a directory, or a model id on the hub (downloaded once).
-            dtype: of the weights; None keeps what `config.json` says. Weights that already have it are
-                memory-mapped, not copied.
+            dtype: of the weights, or its name; None and "auto" keep what `config.json` says. Weights that already
+                have it are memory-mapped, not copied.
             device: where to put them.
             progress: called with (bytes done, bytes in all) while weights are read.
+            torch_dtype: the old name of `dtype` in transformers; deprecated.
 
         Raises:
-            ConfigError: `config.json` does not describe a model of this family.
+            ConfigError: a dtype that weights cannot have, or `config.json` does not describe a model of this family.
             CheckpointError: files are missing, corrupt, or do not fit the configuration.
         """
         directory = hub.resolve(model)
@@ -514,12 +570,15 @@ class SambaY(nn.Module):
         with torch.device("meta"):
             out = cls(config)
         quantised.prepare(out, directory)
-        wanted = dtype or getattr(torch, config.torch_dtype)
+        wanted = checkpoint.resolve_dtype(dtype or torch_dtype) or getattr(torch, config.torch_dtype)
         checkpoint.load_weights(out, directory, dtype=wanted, device=device, progress=progress)
         return out.eval()
 
     def save_pretrained(self, directory: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
         """Write `config.json` and safetensors in the layout of the released checkpoint, atomically.
+
+        A tokenizer is not part of the model: without its own `save_pretrained` into the same directory, what is
+        written runs on token ids.
 
         Args:
             directory: made if needed.

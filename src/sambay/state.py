@@ -10,7 +10,8 @@ Shape legend: slots x ...; K = mamba_d_conv, W = sliding_window, Hk = num_key_va
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -126,8 +127,9 @@ class SharedKV:
         have = self.keys.shape[0]
         extra = max(have, least)
         shape = (extra, *self.keys.shape[1:])
-        self.keys = torch.cat([self.keys, self.keys.new_zeros(shape)])
-        self.values = torch.cat([self.values, self.values.new_zeros(shape)])
+        with torch.inference_mode(False):  # the cache may be continued outside of it
+            self.keys = torch.cat([self.keys, self.keys.new_zeros(shape)])
+            self.values = torch.cat([self.values, self.values.new_zeros(shape)])
         self.free[:0] = range(have + extra - 1, have - 1, -1)
 
     def reset(self, slot: int) -> None:
@@ -147,20 +149,38 @@ class SharedKV:
 
     def write(self, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
         """Store keys and values (T, Hk, dh) at positions `start` and up; pages must have been reserved."""
-        table, done, total = self.tables[slot], 0, keys.shape[0]
-        while done < total:
-            page, place = divmod(start + done, PAGE_SIZE)
-            count = min(PAGE_SIZE - place, total - done)
-            self.keys[table[page], place : place + count] = keys[done : done + count]
-            self.values[table[page], place : place + count] = values[done : done + count]
-            done += count
+        self.write_all((slot,), (start,), (keys.shape[0],), keys, values)
+
+    def write_all(
+        self, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int], keys: Tensor, values: Tensor
+    ) -> None:
+        """Store packed keys and values (N, Hk, dh) of several slots; pages must have been reserved."""
+        places = [
+            self.tables[slot][position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
+            for slot, start, length in zip(slots, starts, lengths, strict=True)
+            for position in range(start, start + length)
+        ]
+        index = torch.tensor(places, dtype=torch.int64, device=self.keys.device)
+        for pages, new in ((self.keys, keys), (self.values, values)):
+            pages.flatten(0, 1).index_copy_(0, index, new.to(pages.dtype))
+
+    def gather(self, slots: Sequence[int], lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first tokens of several slots, (S, longest, Hk, dh) each; their last ones repeat."""
+        if len(slots) == 1:
+            keys, values = self.read(slots[0], lengths[0])
+            return keys.unsqueeze(0), values.unsqueeze(0)
+        longest = max(lengths)
+        count = -(-longest // PAGE_SIZE)
+        table = torch.tensor([(self.tables[slot][:count] + [0] * count)[:count] for slot in slots])
+        place = torch.minimum(torch.arange(longest), torch.tensor(lengths).unsqueeze(1) - 1)
+        index = (table.gather(1, place // PAGE_SIZE) * PAGE_SIZE + place % PAGE_SIZE).flatten().to(self.keys.device)
+        keys, values = (pages.flatten(0, 1).index_select(0, index) for pages in (self.keys, self.values))
+        shape = (len(slots), longest)
+        return keys.unflatten(0, shape), values.unflatten(0, shape)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Give `target` its own copy of the first `length` tokens of `source`."""
-        keys, values = self.read(source, length)
-        self.reset(target)
-        self.reserve(target, length)
-        self.write(target, 0, keys, values)
+        self.restore(target, self.snapshot(source, length))
 
     def snapshot(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
         """An independent copy of the first `length` tokens, (length, Hk, dh) each."""
@@ -190,15 +210,19 @@ class Snapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerState:
-    """What the mixer of one self-decoder layer remembers."""
+    """What the mixer of one layer remembers; nothing in the cross-decoder."""
 
     conv: ConvState | None = None
     ssm: SSMState | None = None
     window: WindowKV | None = None
+    shared: SharedKV | None = None
 
 
 class StatePool:
-    """Owns the states of up to `slots` sequences of one model.
+    """Owns the states of up to `slots` sequences of one model; `SambaY.new_state` makes the one that fits.
+
+    A slot is free or open. `open` takes a free one, always in the state of a sequence that has seen nothing;
+    `close` gives it back; in between, and only then, it can be used.
 
     Args:
         config: the model's configuration.
@@ -218,18 +242,22 @@ class StatePool:
         tokens: int = PAGE_SIZE,
     ) -> None:
         device = torch.device(device)
-        self.config, self.slots, self.dtype, self.device = config, slots, dtype, device
+        self.config, self.slots, self.dtype = config, slots, dtype
         heads = (config.num_key_value_heads, config.head_dim)
         self.layers: list[LayerState] = []
-        for role in config.layer_plan()[: config.full_layer]:
-            if role.is_mamba:
-                conv = torch.zeros(slots, config.mamba_d_conv - 1, config.d_inner, dtype=dtype, device=device)
-                ssm = torch.zeros(slots, config.mamba_d_state, config.d_inner, device=device, dtype=torch.float32)
-                self.layers.append(LayerState(conv=ConvState(conv), ssm=SSMState(ssm)))
-            else:
-                ring = torch.zeros(2, slots, config.sliding_window, *heads, dtype=dtype, device=device)
-                self.layers.append(LayerState(window=WindowKV(ring[0], ring[1])))
-        self.shared = SharedKV(slots, max(1, -(-tokens // PAGE_SIZE)), heads, dtype, device)
+        with torch.inference_mode(False):  # ordinary tensors: the pool may be continued outside of it
+            self.shared = SharedKV(slots, max(1, -(-tokens // PAGE_SIZE)), heads, dtype, device)
+            for role in config.layer_plan():
+                if role.is_mamba:
+                    conv = torch.zeros(slots, config.mamba_d_conv - 1, config.d_inner, dtype=dtype, device=device)
+                    ssm = torch.zeros(slots, config.mamba_d_state, config.d_inner, device=device, dtype=torch.float32)
+                    self.layers.append(LayerState(conv=ConvState(conv), ssm=SSMState(ssm)))
+                elif role is LayerRole.SLIDING:
+                    ring = torch.zeros(2, slots, config.sliding_window, *heads, dtype=dtype, device=device)
+                    self.layers.append(LayerState(window=WindowKV(ring[0], ring[1])))
+                else:
+                    self.layers.append(LayerState(shared=self.shared if role is LayerRole.FULL else None))
+        self.device = self.shared.keys.device
         self.lengths = [0] * slots
         self._free = list(range(slots - 1, -1, -1))
 
@@ -258,70 +286,120 @@ class StatePool:
         """
         if not self._free:
             raise ContextError(f"all {self.slots} state slots are taken: close a sequence or make a larger pool")
-        slot = self._free.pop()
+        return self._take(self._free[-1])
+
+    def _take(self, slot: int) -> int:
+        self._free.remove(slot)
         self.reset(slot)
         return slot
 
     def close(self, slot: int) -> None:
-        """Give a slot and its pages back."""
-        assert slot not in self._free, f"slot {slot} was closed twice"
+        """Give an open slot and its pages back."""
+        self._check_open(slot)
         self.shared.reset(slot)
         self.lengths[slot] = 0
         self._free.append(slot)
 
+    def _check_open(self, *slots: int) -> None:
+        for slot in slots:
+            if not 0 <= slot < self.slots:
+                raise PromptError(f"there is no slot {slot}: the pool has slots 0 to {self.slots - 1}")
+            if slot in self._free:
+                raise PromptError(f"slot {slot} is free: take one with StatePool.open() before it is used")
+
     def reset(self, slot: int) -> None:
-        """Forget everything that a sequence has seen."""
+        """Forget everything that the sequence in an open slot has seen."""
+        self._check_open(slot)
         for state in self.fixed:
             state.reset(slot)
         self.shared.reset(slot)
         self.lengths[slot] = 0
 
     def copy(self, source: int, target: int) -> None:
-        """Fork: make sequence `target` an independent copy of `source`."""
+        """Fork: make the sequence in open slot `target` an independent copy of that in `source`."""
+        self._check_open(source, target)
         for state in self.fixed:
             state.copy(source, target)
         self.shared.copy(source, target, self.lengths[source])
         self.lengths[target] = self.lengths[source]
 
     def snapshot(self, slot: int) -> Snapshot:
-        """An independent copy of all that a sequence remembers."""
+        """An independent copy of all that the sequence in an open slot remembers."""
+        self._check_open(slot)
         length = self.lengths[slot]
         return Snapshot(length, tuple(state.snapshot(slot) for state in self.fixed), self.shared.snapshot(slot, length))
 
     def restore(self, slot: int, snapshot: Snapshot) -> None:
-        """Put a snapshot back, into any slot."""
+        """Put a snapshot back, into any open slot."""
+        self._check_open(slot)
         for state, saved in zip(self.fixed, snapshot.fixed, strict=True):
             state.restore(slot, saved)
         self.shared.restore(slot, snapshot.shared)
         self.lengths[slot] = snapshot.length
 
     def batch(
-        self, input_ids: Tensor, lengths: tuple[int, ...], slots: tuple[int, ...], wanted: tuple[int, ...]
+        self,
+        input_ids: Tensor,
+        lengths: tuple[int, ...],
+        slots: tuple[int, ...] | None = None,
+        wanted: tuple[int, ...] | None = None,
     ) -> Batch:
-        """A batch that continues the sequences in `slots`, with room for its tokens reserved.
+        """A batch that continues sequences, with room for its tokens reserved. A pool that raises is as it was.
 
         Args:
             input_ids: (N,) int64, packed.
             lengths: new tokens per sequence.
-            slots: the slot of each sequence.
-            wanted: for how many last tokens each sequence wants logits.
+            slots: the open slot of each sequence; None: slots 0, 1, ..., of which free ones are opened.
+            wanted: for how many last tokens each sequence wants logits (default all).
 
         Raises:
-            ContextError: a sequence would outgrow `max_position_embeddings`.
-            PromptError: slots that the pool has not got, or of another number than the sequences.
+            ContextError: a sequence would outgrow `max_position_embeddings`, or the pool has too few slots.
+            PromptError: slots that are free or that the pool has not got, or what `Batch.packed` refuses.
         """
-        if len(slots) != len(lengths) or not all(0 <= slot < self.slots for slot in slots):
-            raise PromptError(f"{len(lengths)} sequences were given slots {slots} of a pool of {self.slots} slots")
-        starts = tuple(self.lengths[slot] for slot in slots)
-        longest = max(start + length for start, length in zip(starts, lengths, strict=True))
+        if slots is not None:
+            self._check_open(*slots)
+        elif len(lengths) > self.slots:
+            raise ContextError(f"{len(lengths)} sequences do not fit into {self.slots} state slots: make a larger pool")
+        chosen = tuple(range(len(lengths))) if slots is None else slots
+        starts = [self.lengths[slot] for slot in chosen]
+        batch = Batch.packed(input_ids, lengths, starts=starts, slots=chosen, wanted=wanted)
+        longest = max(start + length for start, length in zip(batch.starts, batch.lengths, strict=True))
         if longest > self.config.max_position_embeddings:
             raise ContextError(
                 f"a sequence of {longest} tokens is longer than the model's context of "
                 f"{self.config.max_position_embeddings}: shorten the prompt or generate fewer tokens"
             )
-        for slot, start, length in zip(slots, starts, lengths, strict=True):
+        for slot, start, length in zip(chosen, batch.starts, batch.lengths, strict=True):
+            if slot in self._free:
+                self._take(slot)
             self.shared.reserve(slot, start + length)
-        return Batch.packed(input_ids, lengths, starts=starts, slots=slots, wanted=wanted)
+        return batch
+
+    def check(self, config: SambaYConfig, dtypes: Sequence[torch.dtype], device: torch.device) -> None:
+        """Make sure that the pool fits a model.
+
+        Args:
+            config: of the model.
+            dtypes: that its states may have.
+            device: where it is.
+
+        Raises:
+            PromptError: it was made for another model.
+        """
+        pairs = [
+            (field.name, getattr(self.config, field.name), getattr(config, field.name))
+            for field in (fields(config) if self.config is not config else ())
+            if field.name != "torch_dtype"
+        ]
+        if self.dtype not in dtypes:
+            pairs.append(("dtype", self.dtype, dtypes[0]))
+        pairs.append(("device", self.device, device))
+        for name, mine, theirs in pairs:
+            if mine != theirs:
+                raise PromptError(
+                    f"the state pool was made for {name} {mine}, but the model has {theirs}: "
+                    f"make it with model.new_state(slots={self.slots})"
+                )
 
     def advance(self, batch: Batch) -> None:
         """Record that the tokens of a batch have been seen."""

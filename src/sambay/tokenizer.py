@@ -193,16 +193,16 @@ class Tokenizer:
         """The text of a conversation, as the checkpoint's chat template writes it.
 
         Args:
-            messages: at least one; each with a `role` and a `content`, both strings.
+            messages: at least one; each with a `role`, a string, and a `content`: a string, or a list of
+                `{"type": "text", "text": ...}`, which are joined by newlines as in vLLM.
             add_generation_prompt: whether to end with the opening of the assistant's turn.
             **variables: further template variables, such as `tools`.
 
         Raises:
             PromptError: there is no template, a message is malformed, or the template refuses it.
         """
-        _check_messages(messages)
         values: dict[str, Any] = {"tools": None, **self._named, **variables}
-        values["messages"] = [dict(message) for message in messages]
+        values["messages"] = _read_messages(messages)
         values["add_generation_prompt"] = add_generation_prompt
         source = self._template(values["tools"])
         try:
@@ -226,13 +226,13 @@ class Tokenizer:
         # Each such spelling hides behind one private character while the template runs. Unlike cutting the
         # rendering into template and contents, this works with templates that trim, split or reorder contents
         # and leaves the ids of all other turns as they are, so that a cached prefix still fits.
-        _check_messages(messages)
+        messages = _read_messages(messages)
         tools = variables.get("tools")
-        spelled = set().union(*(self._spelled(text) for text in _strings([list(messages), tools])))
+        spelled = set().union(*(self._spelled(text) for text in _strings([messages, tools])))
         if not spelled:
             text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, **variables)
             return self.encode(text, add_special_tokens=False)
-        taken = set(self._template(tools)).union(*_strings([list(messages), tools]))
+        taken = set(self._template(tools)).union(*_strings([messages, tools]))
         free = (char for char in map(chr, range(0x100000, 0x10FFFE)) if char not in taken)
         hidden = dict(zip(sorted(spelled, key=lambda text: (-len(text), text)), free, strict=False))
         shown = {ord(char): text for text, char in hidden.items()}
@@ -243,7 +243,7 @@ class Tokenizer:
 
         if "tools" in variables:
             variables["tools"] = _map_strings(tools, hide)
-        messages = _map_strings(list(messages), hide)
+        messages = _map_strings(messages, hide)
         text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, **variables)
         return self._encode_hidden(text, shown)
 
@@ -336,16 +336,31 @@ def _decoder_steps(backend: Backend) -> list[str]:
     return [step["type"] for step in state.get("decoders", [state])]
 
 
-def _check_messages(messages: object) -> None:
+def _read_messages(messages: object) -> list[dict[str, Any]]:
+    """Copies of the messages, checked, with contents that are plain text."""
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
         raise PromptError(f"messages must be a list of at least one message, not {messages!r:.200}")
+    read = []
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise PromptError(f"messages[{index}] must have a role and a content, but it is {message!r:.200}")
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                value = f"{message.get(key)!r:.200}"
-                raise PromptError(f"messages[{index}] must have a string as its {key}, not {value}")
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str):
+            raise PromptError(f"messages[{index}] must have a string as its role, not {role!r:.200}")
+        if isinstance(content, Sequence) and content and not isinstance(content, str | bytes):
+            content = "\n".join(_part_text(part, f"messages[{index}].content[{i}]") for i, part in enumerate(content))
+        if not isinstance(content, str):
+            raise PromptError(f"messages[{index}] must have text as its content, not {content!r:.200}")
+        read.append({**message, "content": content})
+    return read
+
+
+def _part_text(part: object, where: str) -> str:
+    """The text of a part of a content."""
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        raise PromptError(f'{where} must be {{"type": "text", "text": ...}}: only text can be read, not {part!r:.200}')
+    return text
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -128,7 +128,6 @@ def test_prompts_that_are_none(sambay, checkpoint, wordless, monkeypatch):
         check(sambay("generate", checkpoint, stdin=prompt), "the prompt is empty")
         check(sambay("generate", checkpoint, "--raw", "-p", prompt), "the prompt is empty")
     check(sambay("generate", checkpoint, "-p", "word " * 3000), "the context holds 4096")
-    check(sambay("generate", checkpoint, stdin=b"caf\xe9"), "lone surrogate")
     check(sambay("generate", checkpoint, "--ids", "1 two"), "--ids has 'two'")
     check(sambay("generate", checkpoint, "--ids", ""), "--ids has ''")
     check(sambay("generate", checkpoint, "--ids", "1,-2"), "--ids has '-2'")
@@ -140,10 +139,26 @@ def test_prompts_that_are_none(sambay, checkpoint, wordless, monkeypatch):
     check(sambay("eval", wordless, "--problems", "1"), "has no tokenizer")
 
 
+@pytest.mark.parametrize("command", ["generate", "chat"])
+@pytest.mark.parametrize("stdin", [b"caf\xe9", b"\xff\xfe", b"\x80\n"])
+def test_standard_input_that_is_no_text(sambay, checkpoint, command, stdin):
+    byte = next(byte for byte in stdin if byte > 127)
+    words = f"standard input has the byte 0x{byte:02x}, which is not UTF-8: convert it first, such as with iconv"
+    check(sambay(command, checkpoint, stdin=stdin), words, status=2)
+
+
+def test_the_device_error_names_what_is_here(sambay, checkpoint):
+    for device in ("abacus", "vulkan", "cuda:99"):
+        result = sambay("generate", checkpoint, "-p", "x", "--device", device)
+        check(result, f"device '{device}' cannot be used (")
+        assert "it must be one of auto, cpu" in result.err
+        assert "opengl" not in result.err
+
+
 def test_eval_options(sambay, checkpoint, tmp_path):
     check(sambay("eval", checkpoint, "--families", "algebra"), "there is no family 'algebra'")
-    check(sambay("eval", checkpoint, "--out", tmp_path / "no" / "x.jsonl"), "no such directory")
-    check(sambay("eval", checkpoint, "--out", tmp_path), "is a directory")
+    check(sambay("eval", checkpoint, "--output", tmp_path / "no" / "x.jsonl"), "no such directory")
+    check(sambay("eval", checkpoint, "-o", tmp_path), "is a directory")
 
 
 @pytest.mark.parametrize(
@@ -172,4 +187,13 @@ def test_bad_recipes(sambay, recipe, tmp_path, before, after, words):
 
 def test_no_recipe(sambay, tmp_path):
     check(sambay("train", tmp_path / "nope.toml", "-o", tmp_path / "run"), "nope.toml does not exist")
-    check(sambay("train", tmp_path, "-o", tmp_path / "run"), "cannot be read")
+    words = f"{tmp_path} is a directory: give a recipe, a TOML file such as recipes/tutor.toml"
+    check(sambay("train", tmp_path, "-o", tmp_path / "run"), words)
+
+
+def test_a_run_into_a_file(sambay, recipe, tmp_path):
+    path = tmp_path / "taken"
+    path.touch()
+    words = f"{path} is a file: give a directory for the run, such as -o runs/recipe"
+    check(sambay("train", recipe, "-o", path), words)
+    check(sambay("train", recipe, "-o", path, "--resume"), words)

@@ -17,7 +17,7 @@ def test_the_table(sambay, checkpoint):
 def test_json_and_the_file_of_attempts(sambay, checkpoint, tmp_path):
     out = tmp_path / "attempts.jsonl"
     options = ("--families", "fractions,equations", "--families", "percentages", "--batch", "2", "--seed", "3")
-    result = sambay("eval", checkpoint, "--problems", "5", "--max-tokens", "3", *options, "--json", "--out", out)
+    result = sambay("eval", checkpoint, "--problems", "5", "--max-tokens", "3", *options, "--json", "--output", out)
     assert result.status == 0, result.err
     found = json.loads(result.out)
     assert found["model"] == str(checkpoint)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sambay.engine import Engine, SamplingParams
 from sambay.engine.scheduler import Scheduler
-from sambay.errors import ContextError, PromptError, SamplingError
+from sambay.errors import ContextError, PromptError, SambaYError, SamplingError
 
 CONTEXT = 256
 
@@ -241,33 +241,119 @@ def test_a_step_that_fails_loses_nothing(make_engine, solo, assert_idle, monkeyp
     assert_idle(engine)
 
 
-def test_an_observer_that_fails(make_engine, solo, assert_idle):
+@pytest.mark.parametrize("at", [1, 2, 6])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_observer_that_fails_ends_only_its_request(make_engine, solo, assert_idle, at, first):
     engine = make_engine()
     params = SamplingParams(seed=1, max_tokens=6, ignore_eos=True)
 
     def observe(event):
-        if len(event.output.outputs[0].token_ids) in (2, 6):
+        if len(event.output.outputs[0].token_ids) == at:
             raise RuntimeError("observer")
 
+    output, other = [
+        engine.add(None, [9 if mine else 7], params, on_event=observe if mine else None) for mine in (first, not first)
+    ][:: 1 if first else -1]
+    drain(engine)
+    assert tokens(output) == [ids[:at] for ids in tokens(solo([9], params))]
+    assert output.finished
+    assert (type(output.error), str(output.error)) == (RuntimeError, "observer")
+    assert output.outputs[0].finish_reason == ("error" if at < 6 else "length")
+    assert tokens(other) == tokens(solo([7], params))
+    assert other.error is None
+    assert_idle(engine)
+
+
+@pytest.mark.parametrize("max_num_seqs", [2, 3, 5])
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_an_observer_that_fails_with_forks(make_engine, solo, assert_idle, max_num_seqs, position):
+    """In the same step that admits or computes its siblings."""
+    engine = make_engine(max_num_seqs=max_num_seqs)
+    params = SamplingParams(seed=1, max_tokens=6, ignore_eos=True, n=3)
+
+    def observe(event):
+        if event.index == position:
+            raise RuntimeError("observer")
+
+    output = engine.add(None, [9], params, on_event=observe)
+    other = engine.add(None, [7], params)
+    drain(engine)
+    assert output.finished
+    assert all(one.finish_reason in ("error", "length") for one in output.outputs)
+    assert tokens(other) == tokens(solo([7], params))
+    assert_idle(engine)
+
+
+def test_a_keyboard_interrupt_is_nobody_s_error(make_engine, solo, assert_idle):
+    engine = make_engine()
+    params = SamplingParams(seed=1, max_tokens=4, ignore_eos=True)
+
+    def observe(event):
+        if len(event.output.outputs[0].token_ids) == 2:
+            raise KeyboardInterrupt
+
     outputs = [engine.add(None, [9], params, on_event=observe), engine.add(None, [7], params)]
-    failures = 0
-    while engine.busy:
-        try:
-            engine.step()
-        except RuntimeError:
-            failures += 1
-    assert failures == 2
+    engine.step()
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    drain(engine)
     assert [tokens(output) for output in outputs] == [tokens(solo([i], params)) for i in (9, 7)]
     assert_idle(engine)
 
 
-def test_broken_weights_are_reported(make_engine, monkeypatch, assert_idle):
+@pytest.mark.parametrize("n", [1, 3])
+def test_numbers_that_overflow_end_only_their_request(model, tokenizer, solo, assert_idle, n):
+    """A token whose embedding is not finite spoils the states of its sequence, and of no other one."""
+    params = [SamplingParams(seed=i, max_tokens=9, ignore_eos=True, n=1 + i % 2) for i in range(4)]
+    prompts = [[9, 8, 7], [20] * 30, [5], [30, 31]]
+    expected = [tokens(solo(ids, one)) for ids, one in zip(prompts, params, strict=True)]
+    used = {token for output in expected for ids in output for token in ids}.union(*prompts)
+    bad = next(token for token in range(320) if token not in used)
+    kept = model.embedding.weight[bad].clone()
+    model.embedding.weight.data[bad] = torch.nan
+    try:
+        engine = Engine(
+            model, tokenizer, end_ids=frozenset(), max_model_len=CONTEXT, max_num_seqs=4, max_num_batched_tokens=12
+        )
+        outputs = []
+        for ids, one in zip(prompts, params, strict=True):
+            outputs.append((engine.add(None, ids, one), engine.add(None, [9, bad, 7], SamplingParams(n=n))))
+        drain(engine)
+    finally:
+        model.embedding.weight.data[bad] = kept
+    assert [tokens(output) for output, _ in outputs] == expected
+    for output, broken in outputs:
+        assert output.error is None
+        assert broken.finished
+        assert "largest logit is nan" in str(broken.error)
+        assert isinstance(broken.error, SambaYError)
+        assert [one.finish_reason for one in broken.outputs] == ["error"] * n
+    assert_idle(engine)
+
+
+def test_a_step_within_a_step_is_refused(make_engine, solo, assert_idle):
     engine = make_engine()
-    output = engine.add(None, [9], SamplingParams())
-    monkeypatch.setattr(engine.model, "run", lambda batch, pool: torch.full((1, 320), torch.nan))
-    with pytest.raises(ValueError, match="largest logit is nan"):
+    params = SamplingParams(seed=1, max_tokens=6, ignore_eos=True)
+    output = engine.add(None, [9], params, on_event=lambda event: engine.step())
+    other = engine.add(None, [7], params)
+    drain(engine)
+    assert isinstance(output.error, SambaYError)
+    assert "in the middle of a step: generate when it has ended, not from on_event" in str(output.error)
+    assert tokens(other) == tokens(solo([7], params))
+    assert_idle(engine)
+
+
+@pytest.mark.parametrize("max_num_seqs", [2, 8])
+def test_the_state_for_forks_is_held_no_longer_than_needed(make_engine, assert_idle, max_num_seqs):
+    engine = make_engine(max_num_seqs=max_num_seqs)
+    output = engine.add(None, [9] * 5, SamplingParams(n=4, seed=1, max_tokens=20, ignore_eos=True))
+    request = engine._requests[output.request_id]
+    held = []
+    while engine.busy:
         engine.step()
-    engine.abort(output.request_id)
+        held.append((request.forked is not None, any(one.index for one in engine.scheduler.waiting)))
+    assert held[0] == (True, True)
+    assert all(is_held is forks_wait for is_held, forks_wait in held)
     assert_idle(engine)
 
 
@@ -331,6 +417,9 @@ def test_stop_token_ids(solo):
     assert one.token_ids == free.token_ids[: first + 1]
     assert (one.finish_reason, one.stop_reason) == ("stop", token)
     assert one.text == greedy(solo, [9, 12, 40], max_tokens=max(first, 1)).text * bool(first)
+    included = greedy(solo, [9, 12, 40], stop_token_ids=[token], include_stop_str_in_output=True)
+    assert (included.token_ids, included.stop_reason) == (one.token_ids, token)
+    assert included.text == greedy(solo, [9, 12, 40], max_tokens=first + 1).text != one.text
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])
@@ -383,11 +472,14 @@ def test_reasoning_and_answer(make_engine, tokenizer, monkeypatch):
     """The model's tokens are dictated: text is cut at the tags, wherever the prompt left off."""
     reply = tokenizer.encode("<think>\nso seven dogs</think>\nthe mat")
     end = tokenizer.eos_token_id
-    for prompt, dictated in ((None, reply), ("the cat <think>\n", reply[1:])):
+    inside = "the cat <think>\n"
+    forms = [(None, [9], reply), *((text, tokenizer.encode(inside), reply[1:]) for text in (inside, None))]
+    forms.append((None, [tokenizer.token_id("<think>")], reply[1:]))
+    for prompt, ids, dictated in forms:
         engine = make_engine()
         script = iter([*dictated, end])
         monkeypatch.setattr("sambay.engine.core.sample", lambda *_, script=script: next(script))
-        output = engine.add(prompt, [9], SamplingParams())
+        output = engine.add(prompt, ids, SamplingParams())
         events = drain(engine)
         one = output.outputs[0]
         assert (one.reasoning, one.answer, one.finish_reason) == ("so seven dogs", "the mat", "stop")

@@ -9,7 +9,7 @@ import torch
 
 from sambay import LLM, SamplingParams
 from sambay.engine.llm import resolve_device
-from sambay.errors import CheckpointError, ConfigError, ContextError, PromptError, SamplingError
+from sambay.errors import CheckpointError, ConfigError, ContextError, PromptError, SambaYError, SamplingError
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 IDS = [40, 9, 12]
@@ -121,6 +121,15 @@ def test_chat(llm):
     assert [event.token_id for event in llm.stream(conversation, GREEDY)] == tokens(one)[0][0]
     unprompted = llm.chat(conversation, GREEDY, add_generation_prompt=False)[0]
     assert unprompted.prompt == "<|user|>how many dogs<|end|>"
+
+
+def test_contents_in_parts(llm):
+    parts = [{"role": "user", "content": [{"type": "text", "text": "how many"}, {"type": "text", "text": "dogs"}]}]
+    whole = [{"role": "user", "content": "how many\ndogs"}]
+    assert llm.chat(parts, GREEDY)[0].prompt_token_ids == llm.chat(whole, GREEDY)[0].prompt_token_ids
+    assert next(llm.stream(parts, GREEDY)).output.prompt == "<|user|>how many\ndogs<|end|><|assistant|>"
+    with pytest.raises(PromptError, match=r"content\[0\] must be .*: only text can be read, not .*'image_url'"):
+        llm.chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
 
 
 def test_control_tokens_in_a_message_are_text(llm):
@@ -266,6 +275,100 @@ def test_a_failure_ends_only_the_caller_that_meets_it(llm, solo, monkeypatch, as
     assert_idle(llm.engine)
 
 
+def test_a_stream_closed_from_within_a_step_says_no_more(llm, assert_idle):
+    long = SamplingParams(max_tokens=100, ignore_eos=True)
+    stream = llm.stream(IDS, long)
+    closer = llm.engine.add(None, [9], SamplingParams(max_tokens=2), on_event=lambda _: stream.close())
+    assert list(stream) == []
+    assert stream.output.outputs[0].finish_reason == "abort"
+    while not closer.finished:
+        llm.engine.step()
+    assert_idle(llm.engine)
+
+
+def spoil(monkeypatch, *tokens):
+    """Sampling fails for the prompts that end in one of these."""
+    from sambay.engine import core
+
+    sample = core.Engine._next
+
+    def failing(engine, completion, logits):
+        if completion.prompt_ids[-1] in tokens:
+            raise SambaYError("overflow")
+        return sample(engine, completion, logits)
+
+    monkeypatch.setattr(core.Engine, "_next", failing)
+
+
+def test_a_failed_request_is_raised_by_its_stream(llm, solo, monkeypatch, assert_idle):
+    params = SamplingParams(seed=1, max_tokens=6, ignore_eos=True)
+    spoil(monkeypatch, 77)
+    broken, other = llm.stream([77], params), llm.stream([9], params)
+    got = [event.token_id for event in other]  # which runs the steps of both
+    assert broken.output.finished
+    with pytest.raises(SambaYError, match="overflow"):
+        next(broken)
+    assert list(broken) == []
+    monkeypatch.undo()
+    assert [got] == tokens([solo([9], params)])[0]
+
+
+def test_a_failed_prompt_leaves_the_others(llm, solo, monkeypatch):
+    spoil(monkeypatch, 77)
+    params = SamplingParams(seed=1, max_tokens=6, ignore_eos=True)
+    outputs = llm.generate([[9], [77], [7]], params)
+    assert [output.outputs[0].finish_reason for output in outputs] == ["length", "error", "length"]
+    assert str(outputs[1].error) == "overflow"
+    with pytest.raises(SambaYError, match="overflow"):
+        llm.generate([[77], [5, 77]], params)
+    monkeypatch.undo()
+    assert tokens([outputs[0], outputs[2]]) == tokens([solo([9], params), solo([7], params)])
+
+
+def test_generate_from_within_a_step(llm, solo):
+    """It is refused, and the request whose `on_event` tried it has the sentence as its error."""
+    params = SamplingParams(seed=1, max_tokens=6, ignore_eos=True)
+    output = llm.engine.add(None, [9], params, on_event=lambda _: llm.generate([[5]], params))
+    assert tokens(llm.generate([[7]], params)) == tokens([solo([7], params)])
+    assert "in the middle of a step" in str(output.error)
+
+
+# With the names of vLLM
+
+
+def test_what_the_users_of_vllm_call(llm):
+    assert llm.get_tokenizer() is llm.tokenizer
+    assert llm.get_default_sampling_params() == SamplingParams()
+
+
+def test_arguments_of_vllm_that_change_nothing(checkpoint, solo):
+    llm = open_llm(checkpoint, trust_remote_code=True, enforce_eager=True, tensor_parallel_size=1, seed=3)
+    assert tokens(llm.generate(IDS, GREEDY)) == tokens([solo(IDS, GREEDY)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tensor_parallel_size": 2}, "no argument tensor_parallel_size: a model runs on one device; leave it out"),
+        ({"gpu_memory_utilization": 0.9}, "no argument gpu_memory_utilization: memory is taken as max_num_seqs and"),
+        ({"modle": "x"}, r"no argument modle; leave it out, or see help\(sambay.LLM\)"),
+    ],
+)
+def test_arguments_of_vllm_that_mean_nothing(checkpoint, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        LLM(checkpoint, **arguments)
+
+
+def test_the_revision_reaches_the_hub(checkpoint, monkeypatch):
+    from sambay import hub
+
+    asked = []
+    resolve = hub.resolve
+    monkeypatch.setattr(hub, "resolve", lambda model, *, revision=None: asked.append(revision) or resolve(model))
+    open_llm(checkpoint, revision="v2")
+    assert asked[0] == "v2"
+
+
 # The checkpoint
 
 
@@ -278,6 +381,8 @@ def test_without_a_tokenizer(variant, checkpoint, solo):
     for call in (llm.generate, llm.stream):
         with pytest.raises(PromptError, match=r"has no tokenizer\.json.*give token ids, or tokenizer=DIR"):
             call("text")
+    with pytest.raises(PromptError, match=r"no tokenizer\.json"):
+        llm.get_tokenizer()
     with pytest.raises(PromptError, match=r"no tokenizer\.json"):
         llm.chat([{"role": "user", "content": "hi"}])
     with pytest.raises(SamplingError, match="stop strings need a tokenizer"):
@@ -298,17 +403,17 @@ def test_a_tokenizer_of_another_model(variant, tmp_path):
 
 
 def test_recommended_parameters(variant, llm):
-    assert llm.default_sampling_params() == SamplingParams()
+    assert llm.get_default_sampling_params() == SamplingParams()
     content = {"temperature": 0.6, "top_p": 0.95, "top_k": 50, "min_p": None, "repetition_penalty": 1.1, "x": 1}
     other = open_llm(variant({**content, "do_sample": True}))
     recommended = SamplingParams(temperature=0.6, top_p=0.95, top_k=50, repetition_penalty=1.1)
-    assert other.default_sampling_params() == recommended
-    assert other.default_sampling_params(top_k=0, n=2, temperature=1.0) == SamplingParams(
+    assert other.get_default_sampling_params() == recommended
+    assert other.get_default_sampling_params(top_k=0, n=2, temperature=1.0) == SamplingParams(
         n=2, top_p=0.95, repetition_penalty=1.1
     )
     with pytest.raises(SamplingError, match="top_k"):
-        other.default_sampling_params(top_k=-5)
-    ids = [event.token_id for event in other.stream(IDS, other.default_sampling_params(max_tokens=9, seed=1))]
+        other.get_default_sampling_params(top_k=-5)
+    ids = [event.token_id for event in other.stream(IDS, other.get_default_sampling_params(max_tokens=9, seed=1))]
     assert (
         ids
         == other.generate(IDS, SamplingParams(**{**vars(recommended), "max_tokens": 9, "seed": 1}))[0]
@@ -319,8 +424,8 @@ def test_recommended_parameters(variant, llm):
 
 def test_do_sample_false_is_greedy(variant, solo):
     llm = open_llm(variant({"do_sample": False, "temperature": 0.6}))
-    assert llm.default_sampling_params().temperature == 0.0
-    assert llm.default_sampling_params(temperature=0.3).temperature == 0.3
+    assert llm.get_default_sampling_params().temperature == 0.0
+    assert llm.get_default_sampling_params(temperature=0.3).temperature == 0.3
     first = llm.generate(IDS)[0].outputs[0].token_ids[:6]
     assert first == solo(IDS, GREEDY).outputs[0].token_ids[: len(first)]
 
@@ -370,9 +475,10 @@ def test_max_tokens_none_is_bounded_by_max_model_len(checkpoint):
         *[({"max_model_len": v}, "max_model_len is .*an integer") for v in ("5", 2.5, True)],
         *[({"max_num_seqs": v}, "max_num_seqs is .*an integer, 1 or more") for v in (0, -1, 1.0, True, "2")],
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens is 0"),
-        ({"dtype": "int8"}, "dtype is 'int8': it must be auto, float32, bfloat16, float16"),
-        ({"dtype": torch.float64}, "dtype is torch.float64: it must be one of float32"),
-        ({"device": "nonsense"}, "device 'nonsense' cannot be used .*try auto or cpu"),
+        ({"dtype": "int8"}, "dtype is 'int8': it must be one of auto, float32, bfloat16, float16"),
+        ({"dtype": torch.float64}, "dtype is torch.float64: it must be one of auto, float32"),
+        ({"device": "nonsense"}, r"device 'nonsense' cannot be used \(there is none of that name\): it must be one of"),
+        ({"device": "meta"}, "device 'meta' cannot be used .*: it must be one of auto, cpu"),
     ],
 )
 def test_bad_arguments(checkpoint, options, message):
@@ -383,7 +489,7 @@ def test_bad_arguments(checkpoint, options, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(checkpoint):
-    with pytest.raises(ConfigError, match=r"device 'cuda' cannot be used .*try auto or cpu"):
+    with pytest.raises(ConfigError, match=r"device 'cuda' cannot be used .*: it must be one of auto, cpu$"):
         LLM(checkpoint, device="cuda")
     assert resolve_device("auto") == torch.device("cpu")
 

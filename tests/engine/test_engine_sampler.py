@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sambay.engine.params import SamplingParams
-from sambay.engine.sampler import _candidates, sample, top_logprobs
+from sambay.engine.sampler import Penalties, _candidates, sample, top_logprobs
 from sambay.errors import SambaYError
 
 
@@ -39,10 +39,12 @@ def random_logits(size, seed, scale=2.0):
     return torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def draw(logits, params, seed, count=1, **more):
+def draw(logits, params, seed, count=1, prompt_ids=(0,), output_ids=(), banned=()):
     generator = torch.Generator().manual_seed(seed)
-    given = {"prompt_ids": [0], "output_ids": []} | more
-    return [sample(logits, params, generator, **given) for _ in range(count)]
+    penalties = Penalties.of(params, list(prompt_ids), logits.device)
+    for token in output_ids if penalties else ():
+        penalties.add(token)
+    return [sample(logits, params, generator, penalties, banned) for _ in range(count)]
 
 
 TRUNCATIONS = [
@@ -128,7 +130,7 @@ def test_greedy_takes_the_first_maximum_and_draws_nothing():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     params = SamplingParams(temperature=0, top_k=2, top_p=0.1)
-    assert sample(torch.tensor([0.0, 3.0, -1.0, 3.0]), params, generator, [0], []) == 1
+    assert sample(torch.tensor([0.0, 3.0, -1.0, 3.0]), params, generator) == 1
     assert torch.equal(generator.get_state(), before)
 
 
@@ -137,7 +139,7 @@ def test_greedy_takes_the_first_maximum_and_draws_nothing():
 def test_one_draw_per_token(values, size):
     generator, counter = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
     for seed in range(5):
-        sample(random_logits(size, seed), SamplingParams(**values), generator, [0], [])
+        sample(random_logits(size, seed), SamplingParams(**values), generator)
         torch.rand((), generator=counter, dtype=torch.float64)
         assert torch.equal(generator.get_state(), counter.get_state())
 
@@ -178,6 +180,51 @@ def test_penalties_follow_the_formulas(seed, prompt, output, repetition, presenc
     expected = naive_penalties(logits, params, prompt, output)
     assert token != 3
     assert expected[token] == pytest.approx(max(x for i, x in enumerate(expected) if i != 3), abs=1e-5)
+
+
+def rescanned(logits, params, prompt, output):
+    """The same, from all tokens at once: what the running counts must equal bit by bit."""
+    if params.repetition_penalty != 1:
+        seen = torch.tensor(sorted({*prompt, *output}))
+        values, factor = logits[seen], params.repetition_penalty
+        logits = logits.index_copy(0, seen, torch.where(values > 0, values / factor, values * factor))
+    if output:
+        tokens, counts = torch.tensor(output).unique(return_counts=True)
+        penalty = params.presence_penalty + params.frequency_penalty * counts
+        logits = logits.index_add(0, tokens, -penalty.to(logits.dtype))
+    return logits
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"repetition_penalty": 1.3},
+        {"presence_penalty": 0.3},
+        {"frequency_penalty": -0.7},
+        {"presence_penalty": 1},
+        {"repetition_penalty": 0.8, "presence_penalty": -1.1, "frequency_penalty": 0.37},
+    ],
+)
+def test_penalties_that_grow_with_the_text_are_those_of_the_whole_text(values):
+    params, dice = SamplingParams(**values), torch.Generator().manual_seed(3)
+    prompt = torch.randint(0, 60, (30,), generator=dice).tolist()
+    penalties, output = Penalties.of(params, prompt, torch.device("cpu")), []
+    for step in range(80):
+        logits = random_logits(60, step)
+        assert torch.equal(penalties.apply(logits), rescanned(logits, params, prompt, output))
+        output.append(int(torch.randint(0, 60, (), generator=dice)))
+        penalties.add(output[-1])
+
+
+def test_penalties_look_at_a_token_once():
+    """However long the text is, what a step computes with has one entry per distinct token."""
+    params = SamplingParams(repetition_penalty=1.1)
+    penalties = Penalties.of(params, [5] * 1000, torch.device("cpu"))
+    for token in [6, 7, 5] * 1000:
+        penalties.add(token)
+    assert penalties._tokens.tolist() == [5, 6, 7]
+    assert penalties._counts.tolist() == [1000, 1000, 1000]
+    assert Penalties.of(SamplingParams(), [5], torch.device("cpu")) is None
 
 
 def test_penalties_change_the_distribution():

@@ -3,8 +3,8 @@
 import pytest
 
 from sambay.data.problems import problem_at
-from sambay.engine import CompletionOutput, RequestOutput, SamplingParams, StreamEvent
-from sambay.errors import ConfigError
+from sambay.engine import CompletionOutput, RequestOutput, SamplingParams
+from sambay.errors import ConfigError, SambaYError
 from sambay.eval.problems import Report, Score, evaluate_problems
 
 
@@ -23,18 +23,18 @@ class FakeEngine:
     def __init__(self, reply):
         self.reply, self.waiting, self.aborted, self.params = reply, [], [], []
 
-    def add(self, text, ids, params, *, on_event):
+    def add(self, text, ids, params):
         self.params.append(params)
         answer, finish = self.reply(text)
         output = CompletionOutput(0, text=answer, token_ids=[1] * 10, finish_reason=finish, answer=answer)
-        self.waiting.append((RequestOutput(str(len(self.params)), text, ids, [output]), on_event))
-        return self.waiting[-1][0]
+        self.waiting.append(RequestOutput(str(len(self.params)), text, ids, [output]))
+        return self.waiting[-1]
 
     def step(self):
-        output, on_event = self.waiting.pop()
-        on_event(StreamEvent(0, 1, "", (), None, output))
+        output = self.waiting.pop()
         output.finished = True
-        on_event(StreamEvent(0, 1, "", (), "stop", output))
+        if output.outputs[0].finish_reason == "error":
+            output.error = SambaYError("overflow")
 
     def abort(self, request_id):
         self.aborted.append(request_id)
@@ -103,6 +103,15 @@ def test_what_is_left_is_aborted_when_it_fails():
     with pytest.raises(KeyboardInterrupt):
         evaluate_problems(llm, 5, 1, on_done=stop)
     assert sorted(llm.engine.aborted) == ["1", "2", "3", "4"]
+
+
+def test_a_problem_that_fails_is_raised_and_not_waited_for():
+    llm = knowing()
+    reply = llm.engine.reply
+    llm.engine.reply = lambda text: ("", "error") if len(llm.engine.params) == 3 else reply(text)
+    with pytest.raises(SambaYError, match="overflow"):
+        evaluate_problems(llm, 5, 1)
+    assert sorted(llm.engine.aborted) == ["1", "2"]
 
 
 def test_impossible_arguments():

@@ -179,6 +179,42 @@ def test_rows_without_any_token(hf):
         hf(ids, attention_mask=mask * 0, use_cache=False)
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_embeddings_in_place_of_tokens(hf, use_cache):
+    ids, mask = padded("left")
+    embeds = hf.get_input_embeddings()(ids).detach().requires_grad_()
+    want = hf(ids, attention_mask=mask, use_cache=use_cache, logits_to_keep=4)
+    got = hf(inputs_embeds=embeds, attention_mask=mask, use_cache=use_cache, logits_to_keep=4)
+    assert torch.equal(got.logits, want.logits)
+    if use_cache:
+        assert got.past_key_values.lengths == [len(p) for p in PROMPTS]
+    else:
+        got.logits.square().sum().backward()
+        assert bool((embeds.grad.abs().sum(-1) > 0).eq(mask.bool()).all())
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_hidden_states(hf, side, use_cache):
+    ids, mask = padded(side)
+    kwargs = {"attention_mask": mask, "use_cache": use_cache}
+    plain = hf(ids, **kwargs)
+    assert plain.hidden_states is None
+    out = hf(ids, **kwargs, output_hidden_states=True)
+    assert torch.equal(out.logits, plain.logits)
+    assert [tuple(h.shape) for h in out.hidden_states] == [(*ids.shape, 64)] * (hf.config.num_hidden_layers + 1)
+    real = mask.bool()
+    assert torch.equal(out.hidden_states[0][real], hf.get_input_embeddings()(ids)[real])
+    logits = hf.model.lm_head(out.hidden_states[-1], hf.model.embedding.weight)
+    torch.testing.assert_close(logits[real], plain.logits[real])
+    assert not any(h[~real].any() for h in out.hidden_states)
+    for keep in (3, torch.tensor([-1, 2])):
+        some = hf(ids, **kwargs, output_hidden_states=True, logits_to_keep=keep)
+        want = hf(ids, **kwargs, logits_to_keep=keep).logits
+        torch.testing.assert_close(some.logits, want, atol=1e-4, rtol=1e-4)
+        assert len(some.hidden_states) == len(out.hidden_states)
+
+
 def test_clear_errors(hf):
     from transformers import DynamicCache
 
@@ -199,9 +235,9 @@ def test_clear_errors(hf):
         (PromptError, "position_ids has shape", {"input_ids": ids, "position_ids": torch.ones(1, 5)}),
         (PromptError, "cu_seq_lens_q", {"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 5])}),
         (PromptError, "labels have shape", {"input_ids": ids, "labels": ids[:, 1:]}),
-        (SambaYError, "inputs_embeds", {"inputs_embeds": torch.ones(1, 6, 64)}),
+        (PromptError, "inputs_embeds", {"input_ids": ids, "inputs_embeds": torch.ones(1, 6, 64)}),
+        (PromptError, r"\(1, 6, 65\).*64", {"inputs_embeds": torch.ones(1, 6, 65)}),
         (SambaYError, "DynamicCache", {"input_ids": ids, "past_key_values": DynamicCache()}),
-        (SambaYError, "output_hidden_states", {"input_ids": ids, "output_hidden_states": True}),
         (SambaYError, "output_attentions", {"input_ids": ids, "output_attentions": True}),
     ]
     for kind, text, kwargs in cases:

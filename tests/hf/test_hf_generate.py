@@ -146,6 +146,19 @@ def test_rows_can_be_copied_dropped_and_reset(hf, wanted):
     assert (cache.get_seq_length(), cache.lengths) == (0, [0, 0, 0])
 
 
+def test_generation_from_embeddings(hf, wanted):
+    ids, mask = padded("left")
+    embeds = hf.get_input_embeddings()(ids)
+    kwargs = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    out = hf.generate(
+        inputs_embeds=embeds, attention_mask=mask, output_hidden_states=True, return_dict_in_generate=True, **kwargs
+    )
+    assert out.sequences.tolist() == wanted
+    layers = hf.config.num_hidden_layers + 1
+    assert [len(step) for step in out.hidden_states] == [layers] * NEW
+    assert [step[-1].shape[1] for step in out.hidden_states] == [ids.shape[1]] + [1] * (NEW - 1)
+
+
 def test_what_cannot_be_done_says_so(hf):
     ids, mask = padded("right")
     with pytest.raises(PromptError, match="padding_side = 'left'"):
@@ -159,8 +172,6 @@ def test_what_cannot_be_done_says_so(hf):
         run(hf, one, cache_implementation="static")
     with pytest.raises(SambaYError, match="own engine"):
         run(hf, one, cache_implementation="paged")
-    with pytest.raises(SambaYError, match="inputs_embeds"):
-        hf.generate(inputs_embeds=torch.ones(1, 3, 64), max_new_tokens=2)
     cache = SambaYCache(hf.config)
     for forbidden in (lambda: cache.crop(-1), cache.activate_past_recording):
         with pytest.raises(SambaYError, match="cannot be cropped"):

@@ -126,16 +126,27 @@ def test_missing_tensors_are_an_error_that_names_them(saved, tmp_path):
     del weights["model.layers.3.attn.inner_cross_attn.subln.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
-    with pytest.raises(CheckpointError, match=r"lacks 1 tensors: model\.layers\.3\.attn\.inner_cross_attn\.subln"):
+    with pytest.raises(
+        CheckpointError, match=r"lacks tensors, 1 of them: model\.layers\.3\.attn\.inner_cross_attn\.subln"
+    ):
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
-def test_surplus_tensors_are_reported_by_their_names(saved, tmp_path):
+def test_surplus_tensors_are_an_error_that_names_them(saved, tmp_path):
     weights = load_file(saved / "model.safetensors") | {"model.layers.0.attn.extra": torch.zeros(2)}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
-    _, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert set(info["unexpected_keys"]) == {"model.layers.0.attn.extra"}
+    with pytest.raises(CheckpointError, match=r"surplus tensors, 1 of them: model\.layers\.0\.attn\.extra"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_a_file_may_repeat_the_tied_embedding_as_the_head(saved, tmp_path, tiny):
+    weights = load_file(saved / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text((saved / "config.json").read_text())
+    ids = torch.arange(12).view(1, -1)
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(ids, use_cache=False).logits, tiny(ids))
 
 
 def test_wrapping_shares_the_weights(tiny):

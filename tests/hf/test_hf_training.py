@@ -138,7 +138,14 @@ def test_gradient_checkpointing_changes_no_gradient(hf, adapted, kwargs):
     model.gradient_checkpointing_disable()
     gradients()
     assert len(calls) == 4
-    assert "forward" not in vars(hf.model.layers[0].mlp)
+
+
+def test_prompt_tuning(hf):
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    torch.manual_seed(0)
+    model = peft.get_peft_model(hf, config).train()
+    losses = train(model, 8, lr=0.3)
+    assert losses[-1] < losses[0], losses
 
 
 def test_gradient_checkpointing_leaves_generation_alone(hf):

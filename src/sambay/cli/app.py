@@ -94,11 +94,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Bytes that are no UTF-8 come through to the tokenizer, which says where; what a terminal lacks is "?"."""
+    """What is typed may hold any bytes, and the tokenizer says where they are no text; what a terminal lacks is "?"."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the caller (`<&-`)
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - open to the end
-    if isinstance(sys.stdin, TextIOWrapper):
+    if isinstance(sys.stdin, TextIOWrapper) and sys.stdin.isatty():  # of a pipe or a file, `read_text` tells
         sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

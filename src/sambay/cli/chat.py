@@ -68,7 +68,7 @@ def chat(
     llm = options.open_model(
         model, device=device, dtype=dtype, threads=threads, max_model_len=max_model_len, max_num_seqs=1
     )
-    Chat(llm, llm.default_sampling_params(**given), system=system, show_thinking=not hide_thinking).loop()
+    Chat(llm, llm.get_default_sampling_params(**given), system=system, show_thinking=not hide_thinking).loop()
 
 
 @dataclass
@@ -185,6 +185,8 @@ class Chat:
             engine.abort(output.request_id)
             exchange.answer, exchange.reasoning = completion.answer, completion.reasoning
             self.screen.end_line()
+        if output.error is not None:
+            raise output.error
         self._account(output)
 
     def count(self, first: int | None = None) -> int:
@@ -242,7 +244,7 @@ class Chat:
     def _read_line(self, prompt: str) -> str:
         if self._interactive:
             return input(prompt if self.screen.is_terminal else "")
-        line = sys.stdin.readline()
+        line = options.read_text(sys.stdin.readline)
         if not line:
             raise EOFError
         return line.rstrip("\r\n")

@@ -104,9 +104,9 @@ def _set(chat: Chat, argument: str) -> None:
 def _parse(name: str, text: str) -> float | int | str | None:
     if text.lower() == "none" and name in _OPTIONAL:
         return None
-    kind = _ADJUSTABLE[name]
+    kind: type[float] | type[int] | type[str] = _ADJUSTABLE[name]
     try:
-        return kind(text)  # type: ignore[no-any-return]
+        return kind(text)
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         also = " or none" if name in _OPTIONAL else ""

@@ -24,7 +24,7 @@ EXAMPLES = """Examples:
 
 sambay eval
 
-sambay eval runs/tutor/checkpoint-8000 --problems 200 --out attempts.jsonl
+sambay eval runs/tutor/checkpoint-8000 --problems 200 -o attempts.jsonl
 
 sambay eval --families fractions,equations --json
 """
@@ -41,9 +41,11 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Problems that run at once.")] = 64,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a solution at most.")] = 768,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as one JSON object.")] = False,
-    out: Annotated[
+    output: Annotated[
         Path | None,
-        typer.Option(help="Write every attempt to this file, one JSON object a line.", show_default=False),
+        typer.Option(
+            "--output", "-o", help="Write every attempt to this file, one JSON object a line.", show_default=False
+        ),
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -53,8 +55,8 @@ def evaluate(
 
     One greedy attempt each; the number in the last \boxed{} counts.
     """
-    if out is not None:
-        options.writable(out)
+    if output is not None:
+        options.writable(output)
     wanted = [name.strip() for text in families or () for name in text.split(",") if name.strip()]
     with task_progress("Starting"):
         from sambay.eval.problems import check_families, evaluate_problems
@@ -70,9 +72,9 @@ def evaluate(
             bar.update(done, problems)
 
         report = evaluate_problems(llm, problems, seed, wanted or None, on_done, max_tokens=max_tokens)
-    if out is not None:
+    if output is not None:
         lines = (json.dumps(asdict(attempt), ensure_ascii=False) + "\n" for attempt in report.attempts)
-        atomic_write(out, "".join(lines).encode())
+        atomic_write(output, "".join(lines).encode())
     if as_json:
         Screen(sys.stdout).write(json.dumps({"model": str(llm.directory), **report.to_dict()}) + "\n")
     else:

@@ -108,7 +108,7 @@ def generate(
     llm = options.open_model(
         model, device=device, dtype=dtype, threads=threads, max_model_len=max_model_len, max_num_seqs=min(n, 16)
     )
-    params = llm.default_sampling_params(**given)
+    params = llm.get_default_sampling_params(**given)
     output = _run(llm, _whole_prompt(llm, wanted, raw, system), params, hide_thinking, silent=as_json)
     if as_json:
         screen = Screen(sys.stdout)
@@ -119,7 +119,7 @@ def _text_prompt(prompt: str | None, raw: bool) -> str:
     if prompt is None:
         if sys.stdin.isatty():
             raise PromptError("there is no prompt: give one with -p TEXT or on standard input")
-        prompt = sys.stdin.read()
+        prompt = options.read_text(sys.stdin.read)
         if not raw:
             prompt = prompt.rstrip("\n")  # echo adds it, the person did not mean it
     if not prompt.strip():
@@ -156,11 +156,11 @@ def _run(
         printer = ReplyPrinter(screen, hide_thinking=hide_thinking, count=params.n, as_ids=llm.tokenizer is None)
     try:
         for event in events:
-            output = event.output
             if printer is not None:
                 printer.push(event)
     finally:
         screen.end_line()
+    output = events.output
     if notes.is_terminal and any(one.finish_reason == "length" for one in output.outputs):
         notes.note(f"(cut at {max(len(one.token_ids) for one in output.outputs)} tokens)")
     return output

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sambay.config import DTYPES
 from sambay.progress import task_progress
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = [
     "apply_threads",
     "check_sampling",
     "open_model",
+    "read_text",
     "writable",
 ]
 
@@ -94,7 +97,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str,
-    typer.Option(help="float32, bfloat16 or float16; auto takes that of the checkpoint.", rich_help_panel=_MACHINE),
+    typer.Option(help=f"{', '.join(DTYPES)}; auto takes that of the checkpoint.", rich_help_panel=_MACHINE),
 ]
 MaxModelLen = Annotated[
     int | None,
@@ -174,8 +177,24 @@ def check_sampling(**values: object) -> dict[str, object]:
     from sambay.engine import SamplingParams
 
     given = {name: value for name, value in values.items() if value is not None}
-    SamplingParams(**given)  # type: ignore[arg-type]
+    SamplingParams(**given)  # type: ignore[arg-type]  # it checks the types itself, whatever was typed
     return given
+
+
+def read_text(read: Callable[[], str]) -> str:
+    """What a method of the standard input reads.
+
+    Raises:
+        BadParameter: it is no text.
+    """
+    try:
+        return read()
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise typer.BadParameter(
+            f"standard input has the byte 0x{byte:02x}, which is not {error.encoding.upper()}: convert it first, "
+            "such as with iconv -t UTF-8"
+        ) from None
 
 
 def writable(path: Path) -> Path:

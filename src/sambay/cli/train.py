@@ -17,6 +17,7 @@ import typer
 
 from sambay.cli.console import Screen, plain_console, status
 from sambay.cli.interrupt import deferred_interrupt
+from sambay.errors import ConfigError
 
 if TYPE_CHECKING:
     from sambay.train.trainer import StepReport, Trainer
@@ -42,6 +43,10 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Train a model by a recipe. Ctrl-C saves a checkpoint; --resume goes on from it."""
+    if recipe.is_dir():
+        raise ConfigError(f"{recipe} is a directory: give a recipe, a TOML file such as recipes/tutor.toml")
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file: give a directory for the run, such as -o runs/{recipe.stem}")
     from sambay.train.recipe import Recipe
 
     loaded = Recipe.load(recipe)

@@ -14,7 +14,7 @@ from sambay.engine.params import SamplingParams
 from sambay.engine.request import Completion, Request, new_output
 from sambay.engine.sampler import sample, top_logprobs
 from sambay.engine.scheduler import Scheduler, Share
-from sambay.errors import ContextError, PromptError, SamplingError
+from sambay.errors import ContextError, PromptError, SambaYError, SamplingError
 from sambay.model import SambaY
 from sambay.state import StatePool
 from sambay.tokenizer import Tokenizer
@@ -77,7 +77,8 @@ class Engine:
             prompt: its text, if it was given as text.
             prompt_ids: its tokens.
             params: how to generate.
-            on_event: called with each event of this request, whoever runs the step that brings it.
+            on_event: called with each event of this request, whoever runs the step that brings it. What it raises
+                ends this request, as its `error`.
 
         Returns:
             The output, which fills as steps are run.
@@ -95,14 +96,22 @@ class Engine:
         seed = params.seed
         if seed is None:
             seed = int(torch.randint(0, 2**62, (), generator=self._seeds))
-        thinking = prompt is not None and prompt.rstrip("\n").endswith("<think>")
+        thinking = self._ends_in_thinking(prompt_ids)
         request.completions = [
-            Completion(request, i, seed + i, self.tokenizer, thinking=thinking) for i in range(params.n)
+            Completion(request, i, seed + i, self.tokenizer, device=self.model.device, thinking=thinking)
+            for i in range(params.n)
         ]
         output.outputs = [completion.output for completion in request.completions]
         self._requests[output.request_id] = request
         self.scheduler.waiting.extend(request.completions)
         return output
+
+    def _ends_in_thinking(self, ids: list[int]) -> bool:
+        """Whether a prompt, given as text or as ids, leaves the model inside `<think>`."""
+        if self.tokenizer is None:
+            return False
+        # Sixteen tokens hold the tag, however it is spelled, and the newlines after it.
+        return self.tokenizer.decode(ids[-16:], skip_special_tokens=False).rstrip("\n").endswith("<think>")
 
     def _check(self, ids: list[int], params: SamplingParams) -> None:
         vocab = self.model.config.vocab_size
@@ -130,21 +139,24 @@ class Engine:
         if self._stepping:  # from `on_event`, or from the finaliser of a stream, at any place of the step
             self._aborted.append(request_id)
             return
-        request = self._requests.pop(request_id, None)
-        if request is None:
-            return
-        for completion in request.completions:
-            if not completion.output.finish_reason:
-                completion.output.finish_reason = "abort"
-                self._release(completion)
-        self._finish(request)
+        if request_id in self._requests:
+            self._cut(self._requests[request_id], "abort")
 
     @torch.inference_mode()
     def step(self) -> list[StreamEvent]:
         """Compute one batch and return an event for every token that was sampled.
 
-        Should it raise, requests keep what they have and the next step goes on with them.
+        What goes wrong with one request alone (logits that are not finite, an `on_event` that raises) ends that
+        request as "error" and is kept in its output. Should the step itself raise, requests keep what they have
+        and the next step goes on with them.
+
+        Raises:
+            SambaYError: this very engine is in a step.
         """
+        if self._stepping:
+            raise SambaYError(
+                "the engine is in the middle of a step: generate when it has ended, not from on_event or another thread"
+            )
         self._stepping = True
         try:
             return self._step()
@@ -159,12 +171,17 @@ class Engine:
     def _step(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         for completion in self.scheduler.admit():
+            request = completion.request
+            if completion.output.finish_reason:  # an earlier one of its request failed just now
+                continue
             completion.slot = self.pool.open()
-            if completion.index and completion.request.forked is not None:
-                snapshot, logits = completion.request.forked
+            if completion.index and request.forked is not None:
+                snapshot, logits = request.forked
+                if completion is request.completions[-1]:
+                    request.forked = None
                 self.pool.restore(completion.slot, snapshot)
                 completion.computed = snapshot.length
-                events.append(self._sample(completion, logits))
+                events += self._sample(completion, logits)
         shares = self.scheduler.plan()
         if shares:
             events += self._compute(shares)
@@ -194,24 +211,39 @@ class Engine:
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
         rows = iter(self.model.run(batch, self.pool))
         self.pool.advance(batch)
-        events = []
+        events: list[StreamEvent] = []
         for share, asks in zip(shares, wanted, strict=True):
             completion = share.completion
             completion.computed += share.tokens
-            if asks:
-                logits = next(rows)
-                request = completion.request
-                if request.params.n > 1 and request.forked is None and not completion.output.token_ids:
-                    assert completion.slot is not None
-                    request.forked = (self.pool.snapshot(completion.slot), logits.clone())
-                events.append(self._sample(completion, logits))
+            if not asks:
+                continue
+            logits, request = next(rows), completion.request
+            if completion.output.finish_reason:  # an earlier one of its request failed just now
+                continue
+            if not completion.output.token_ids and request.forked is None and self.scheduler.forks_wait(request):
+                assert completion.slot is not None
+                request.forked = (self.pool.snapshot(completion.slot), logits.clone())
+            events += self._sample(completion, logits)
         return events
 
-    def _sample(self, completion: Completion, logits: Tensor) -> StreamEvent:
+    def _sample(self, completion: Completion, logits: Tensor) -> list[StreamEvent]:
+        """The event of the next token, or none: what goes wrong here is the matter of this request alone."""
+        request = completion.request
+        try:
+            event = self._next(completion, logits)
+            if event.finish_reason:
+                self._end(completion)
+            if request.on_event is not None:
+                request.on_event(event)
+        except Exception as error:
+            request.output.error = error
+            self._cut(request, "error")
+            return []
+        return [event]
+
+    def _next(self, completion: Completion, logits: Tensor) -> StreamEvent:
         params, output = completion.request.params, completion.output
-        token = sample(
-            logits, params, completion.generator, completion.prompt_ids, output.token_ids, completion.banned()
-        )
+        token = sample(logits, params, completion.generator, completion.penalties, completion.banned())
         if output.logprobs is not None:
             entry = top_logprobs(logits, token, params.logprobs or 0)
             if self.tokenizer is not None:
@@ -221,27 +253,26 @@ class Engine:
                 }
             output.logprobs.append(entry)
             output.cumulative_logprob = (output.cumulative_logprob or 0.0) + entry[token].logprob
-        event = completion.append(token)
-        if event.finish_reason:
-            self._end(completion)
-        if completion.request.on_event is not None:
-            completion.request.on_event(event)
-        return event
+        return completion.append(token)
+
+    def _cut(self, request: Request, reason: str) -> None:
+        """End what still runs of a request."""
+        for completion in request.completions:
+            if not completion.output.finish_reason:
+                completion.output.finish_reason = reason
+                self._end(completion)
 
     def _end(self, completion: Completion) -> None:
+        """Give back what a completion holds that has ended, and all of its request if it was the last."""
         self._release(completion)
-        if completion.request.finished:
-            self._requests.pop(completion.request.output.request_id, None)
-            self._finish(completion.request)
+        request = completion.request
+        if request.finished and self._requests.pop(request.output.request_id, None) is not None:
+            request.forked = None
+            request.output.finished = True
+            request.output.metrics.finished = time.perf_counter()
 
     def _release(self, completion: Completion) -> None:
         self.scheduler.drop(completion)
         if completion.slot is not None:
             self.pool.close(completion.slot)
             completion.slot = None
-
-    @staticmethod
-    def _finish(request: Request) -> None:
-        request.forked = None
-        request.output.finished = True
-        request.output.metrics.finished = time.perf_counter()

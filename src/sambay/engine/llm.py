@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import numbers
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 
 from sambay import hub
+from sambay.checkpoint import GENERATION_FILE, load_generation_config, resolve_dtype
 from sambay.engine.core import Engine
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
@@ -28,15 +28,21 @@ Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
-_GENERATION = "generation_config.json"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_OF_VLLM = {
+    "tensor_parallel_size": "a model runs on one device",
+    "pipeline_parallel_size": "a model runs on one device",
+    "gpu_memory_utilization": "memory is taken as max_num_seqs and the texts need it",
+    "swap_space": "memory is taken as max_num_seqs and the texts need it",
+    "quantization": "weights are float32, bfloat16 or float16",
+}
+"""Arguments that vLLM's users may bring and that mean nothing here, and why."""
 
 
 class EventStream(Iterator[StreamEvent]):
     """The events of one request, as they come. Several streams of one model can be read in turns.
 
     A request that is no longer wanted is aborted by `close`, by leaving a `with` block, or by letting go of the
-    stream, be it read or not.
+    stream, be it read or not. What ended it as "error" is raised after the last event.
 
     Args:
         engine: runs the request.
@@ -48,34 +54,36 @@ class EventStream(Iterator[StreamEvent]):
         PromptError, ContextError, SamplingError: a bad prompt or parameter.
     """
 
-    _output: RequestOutput | None = None
+    _closed = True  # until the engine has taken the request: `__del__` runs where it was refused, too
 
     def __init__(self, engine: Engine, prompt: str | None, prompt_ids: list[int], params: SamplingParams) -> None:
         self._engine = engine
         self._events: deque[StreamEvent] = deque()
-        self._output = engine.add(prompt, prompt_ids, params, on_event=self._events.append)
-
-    @property
-    def output(self) -> RequestOutput:
+        self.output = engine.add(prompt, prompt_ids, params, on_event=self._events.append)
         """The request so far, live."""
-        assert self._output is not None
-        return self._output
+        self._closed = False
 
     def __next__(self) -> StreamEvent:
-        while not self._events:
+        while not self._closed:
+            if self._events:
+                return self._events.popleft()
             if self.output.finished:
-                raise StopIteration
+                self._closed = True
+                if self.output.error is not None:
+                    raise self.output.error
+                break
             try:
                 self._engine.step()
             except BaseException:
                 self.close()
                 raise
-        return self._events.popleft()
+        raise StopIteration
 
     def close(self) -> None:
         """Abort the request if it still runs; no further events come."""
-        if self._output is not None:
-            self._engine.abort(self._output.request_id)
+        if not self._closed:
+            self._closed = True
+            self._engine.abort(self.output.request_id)
             self._events.clear()
 
     def __enter__(self) -> EventStream:
@@ -91,7 +99,12 @@ class EventStream(Iterator[StreamEvent]):
 
 
 class LLM:
-    """A model that generates.
+    """A model that generates, with the names that vLLM's users know.
+
+    Of vLLM's arguments, `trust_remote_code`, `enforce_eager` and `tensor_parallel_size=1` are accepted and change
+    nothing: no code of a checkpoint is ever run, and nothing else than one device and eager mode is there. What
+    else this class has no argument for is refused. Other than in vLLM, `use_tqdm` is off by default, and
+    `SamplingParams.max_tokens` is 4096.
 
     Args:
         model: a checkpoint directory, a model id on the hub, or None for the model bundled with the package.
@@ -103,7 +116,9 @@ class LLM:
         max_model_len: tokens of a sequence at most; None takes the model's context.
         max_num_seqs: sequences that run at once.
         max_num_batched_tokens: tokens computed in one step; longer prompts go in chunks of this size.
+        revision: branch, tag or commit of a model on the hub.
         progress: show progress bars while weights load.
+        **others: arguments of vLLM, see above.
 
     Raises:
         ConfigError, CheckpointError: the checkpoint or an argument is bad; the message says how to mend it.
@@ -120,19 +135,26 @@ class LLM:
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         max_num_batched_tokens: int = 512,
+        revision: str | None = None,
         progress: bool = False,
+        **others: object,
     ) -> None:
+        for name, value in others.items():
+            if name in ("trust_remote_code", "enforce_eager") or (name == "tensor_parallel_size" and value == 1):
+                continue
+            why = f": {_OF_VLLM[name]}" if name in _OF_VLLM else ""
+            raise ConfigError(f"LLM has no argument {name}{why}; leave it out, or see help(sambay.LLM)")
         for name, value in (
             ("max_num_seqs", max_num_seqs),
             ("max_num_batched_tokens", max_num_batched_tokens),
         ):
             if not _is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: it must be an integer, 1 or more")
-        directory = hub.bundled_model() if model is None else hub.resolve(model)
+        directory = hub.bundled_model() if model is None else hub.resolve(model, revision=revision)
         self.directory = directory
         with task_progress("Loading", enabled=progress) as bar:
             self.model = SambaY.from_pretrained(
-                directory, dtype=_resolve_dtype(dtype), device=resolve_device(device), progress=bar.update
+                directory, dtype=resolve_dtype(dtype), device=resolve_device(device), progress=bar.update
             )
         config = self.model.config
         context = config.max_position_embeddings
@@ -151,15 +173,15 @@ class LLM:
                 f"the tokenizer has {self.tokenizer.vocab_size} tokens but the model only {config.vocab_size}: "
                 "they belong to different checkpoints"
             )
-        self._generation = _generation_config(directory)
+        self._generation = load_generation_config(directory)
         ends = self._generation.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         try:
             if not all(_is_integer(token) and 0 <= token < config.vocab_size for token in ends):
                 raise SamplingError(f"eos_token_id is {ends}: it must be token ids from 0 to {config.vocab_size - 1}")
-            self.default_sampling_params()
+            self.get_default_sampling_params()
         except SamplingError as error:
-            raise CheckpointError(f"{directory / _GENERATION}: {error}") from None
+            raise CheckpointError(f"{directory / GENERATION_FILE}: {error}") from None
         self.engine = Engine(
             self.model,
             self.tokenizer,
@@ -170,7 +192,19 @@ class LLM:
             seed=seed,
         )
 
-    def default_sampling_params(self, **changes: Any) -> SamplingParams:  # noqa: ANN401 - the fields of SamplingParams
+    def get_tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            PromptError: there is none (`tokenizer` is None then).
+        """
+        if self.tokenizer is None:
+            raise PromptError(
+                f"{self.directory} has no {TOKENIZER_FILE}, so text cannot be read: give token ids, or tokenizer=DIR"
+            )
+        return self.tokenizer
+
+    def get_default_sampling_params(self, **changes: Any) -> SamplingParams:  # noqa: ANN401 - SamplingParams' fields
         """What the checkpoint's `generation_config.json` recommends, with some fields changed."""
         names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         known = {name: self._generation[name] for name in names if self._generation.get(name) is not None}
@@ -190,13 +224,15 @@ class LLM:
         Args:
             prompts: one prompt or several: text, token ids, or `{"prompt": ...}` / `{"prompt_token_ids": ...}`.
             sampling_params: one for all prompts or one each; None takes the checkpoint's recommendation.
-            use_tqdm: show a progress bar (the name that vLLM's users know).
+            use_tqdm: show a progress bar.
 
         Returns:
-            One output per prompt, in their order.
+            One output per prompt, in their order. One of several that failed (the model's numbers overflowed)
+            ends with `finish_reason` "error" and has an `error`.
 
         Raises:
             PromptError, ContextError, SamplingError: a bad prompt or parameter; nothing has been run then.
+            SambaYError: every prompt failed.
         """
         return self._drive([self._encode(p) for p in _as_prompts(prompts)], sampling_params, use_tqdm)
 
@@ -212,7 +248,8 @@ class LLM:
         """Answer conversations, rendered with the checkpoint's chat template.
 
         Args:
-            messages: one conversation, or several: lists of `{"role": ..., "content": ...}`.
+            messages: one conversation, or several: lists of `{"role": ..., "content": ...}`, where the content is
+                text or a list of `{"type": "text", "text": ...}`.
             sampling_params: as in `generate`.
             use_tqdm: show a progress bar.
             add_generation_prompt: end the prompt where the assistant begins.
@@ -225,7 +262,7 @@ class LLM:
         conversations = messages if several else [messages]
         extra = dict(chat_template_kwargs or {})
         return self._drive(
-            [self._encode_chat(c, add_generation_prompt, extra) for c in conversations],  # type: ignore[arg-type]
+            [self._encode_chat(c, add_generation_prompt, extra) for c in cast("Sequence[Messages]", conversations)],
             sampling_params,
             use_tqdm,
         )
@@ -244,8 +281,11 @@ class LLM:
             PromptError, ContextError, SamplingError: at the call, before anything is run.
         """
         conversation = isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], Mapping)
-        encoded = self._encode_chat(prompt, True, {}) if conversation else self._encode(prompt)  # type: ignore[arg-type]
-        return EventStream(self.engine, *encoded, sampling_params or self.default_sampling_params())
+        if conversation:
+            encoded = self._encode_chat(cast("Messages", prompt), True, {})
+        else:
+            encoded = self._encode(cast("Prompt", prompt))
+        return EventStream(self.engine, *encoded, sampling_params or self.get_default_sampling_params())
 
     def _drive(
         self,
@@ -261,20 +301,21 @@ class LLM:
                 )
             params = list(sampling_params)
         else:
-            params = [sampling_params or self.default_sampling_params()] * len(encoded)
+            params = [sampling_params or self.get_default_sampling_params()] * len(encoded)
         outputs: list[RequestOutput] = []
         try:
             for (text, ids), param in zip(encoded, params, strict=True):
                 outputs.append(self.engine.add(text, ids, param))
             with task_progress("Generating", enabled=show) as bar:
-                done = 0
-                while done < len(outputs):
+                while not all(output.finished for output in outputs):
                     self.engine.step()
-                    done = sum(output.finished for output in outputs)
-                    bar.update(done, len(outputs))
+                    bar.update(sum(output.finished for output in outputs), len(outputs))
         finally:
             for output in outputs:
                 self.engine.abort(output.request_id)
+        errors = [output.error for output in outputs if output.error is not None]
+        if errors and len(errors) == len(outputs):
+            raise errors[0]
         return outputs
 
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
@@ -288,7 +329,7 @@ class LLM:
         if isinstance(prompt, str):
             if not prompt:
                 raise PromptError("the prompt is empty: give at least one character")
-            return prompt, self._needs_tokenizer().encode(prompt)
+            return prompt, self.get_tokenizer().encode(prompt)
         ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if isinstance(ids, Sequence) and not isinstance(ids, bytes):
             # Numbers of numpy become Python's; what is no integer is for the engine to refuse.
@@ -296,43 +337,24 @@ class LLM:
         raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or a list of token ids")
 
     def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str | None, list[int]]:
-        tokenizer = self._needs_tokenizer()
+        tokenizer = self.get_tokenizer()
         text = tokenizer.render_chat(messages, add_generation_prompt=add, **extra)
         return text, tokenizer.encode_chat(messages, add_generation_prompt=add, **extra)
-
-    def _needs_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise PromptError(
-                f"{self.directory} has no {TOKENIZER_FILE}, so text cannot be read: give token ids, or tokenizer=DIR"
-            )
-        return self.tokenizer
 
 
 def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     """Tell one prompt from several: text, a mapping or a flat list of ids is one."""
     if isinstance(prompts, str | Mapping) or hasattr(prompts, "tolist"):
-        return [prompts]  # type: ignore[list-item]
+        return [cast("Prompt", prompts)]
     if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
         raise PromptError(f"prompts is a {type(prompts).__name__}: give text, token ids, or a list of those")
     if prompts and isinstance(prompts[0], numbers.Integral):
-        return [prompts]  # type: ignore[list-item]
-    return prompts  # type: ignore[return-value]
+        return [cast("Prompt", prompts)]
+    return cast("Sequence[Prompt]", prompts)
 
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    if isinstance(dtype, torch.dtype):
-        if dtype not in _DTYPES.values():
-            raise ConfigError(f"dtype is {dtype}: it must be one of {', '.join(_DTYPES)}")
-        return dtype
-    if dtype == "auto":
-        return None
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}: it must be auto, {', '.join(_DTYPES)}")
-    return _DTYPES[dtype]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -343,23 +365,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reason = "there is none of that name"  # torch would list all that it was ever built for
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        reason = ""
+        torch.zeros(1, device=found).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): try auto or cpu") from None
+        usable = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        usable += ["mps"] if torch.backends.mps.is_available() else []
+        reason = reason or str(error).splitlines()[0].partition(". ")[0]
+        raise ConfigError(
+            f"device {str(device)!r} cannot be used ({reason}): it must be one of {', '.join(usable)}"
+        ) from None
     return found
-
-
-def _generation_config(directory: Path) -> dict[str, Any]:
-    path = directory / _GENERATION
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}: it must be a JSON object")
-    return content

@@ -34,7 +34,7 @@ class CompletionOutput:
         token_ids: the tokens generated, a stop or end token included.
         cumulative_logprob: sum of the chosen tokens' log-probabilities, None unless logprobs were asked for.
         logprobs: for each token, the asked-for number of alternatives and the token itself, by id.
-        finish_reason: "stop", "length", "abort", or None while it runs.
+        finish_reason: "stop", "length", "abort", "error", or None while it runs.
         stop_reason: the stop string or stop token that ended it, None for the end-of-sequence token.
         reasoning: the part of the text between `<think>` and `</think>`.
         answer: the rest.
@@ -59,13 +59,11 @@ class RequestMetrics:
         arrival: when it was added.
         first_token: when its first token was known.
         finished: when its last completion ended.
-        cached_tokens: prompt tokens that were not computed again.
     """
 
     arrival: float = 0.0
     first_token: float = 0.0
     finished: float = 0.0
-    cached_tokens: int = 0
 
 
 @dataclass
@@ -79,6 +77,7 @@ class RequestOutput:
         outputs: n completions.
         finished: whether all of them ended.
         metrics: when things happened.
+        error: what ended it as "error", else None.
     """
 
     request_id: str
@@ -87,6 +86,7 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool = False
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ class SamplingParams:
         presence_penalty: subtracted from the logit of every token that the completion holds, in [-2, 2].
         frequency_penalty: the same, once for every occurrence, in [-2, 2].
         seed: the same seed gives the same text; None draws one from the engine's own stream.
-        max_tokens: tokens of a completion at most; None goes on to the end of the context.
+        max_tokens: tokens of a completion at most; None goes on to the end of the context. The default is 4096,
+            not the 16 of vLLM: a model that thinks has not begun to answer by then.
         min_tokens: tokens before which no end and no stop token ends a completion.
         stop: strings that end a completion; they are not part of its text.
         stop_token_ids: further tokens that end a completion.
-        include_stop_str_in_output: leave the stop string in the text.
+        include_stop_str_in_output: leave the stop string in the text, or the text of the stop token.
         ignore_eos: go on over end-of-sequence tokens.
         logprobs: log-probabilities to return per token, besides the chosen one's; None for none at all.
         skip_special_tokens: leave control tokens out of the text.

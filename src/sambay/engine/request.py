@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sambay.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
+from sambay.engine.sampler import Penalties
 from sambay.state import Snapshot
 from sambay.streaming import StopMatcher, ThinkingSplitter
 from sambay.tokenizer import Tokenizer
@@ -54,15 +55,26 @@ class Completion:
         index: which of the n completions.
         seed: of its generator.
         tokenizer: to make text with, or None.
+        device: where its logits will be.
         thinking: the prompt already ends with `<think>`.
     """
 
-    def __init__(self, request: Request, index: int, seed: int, tokenizer: Tokenizer | None, *, thinking: bool) -> None:
+    def __init__(
+        self,
+        request: Request,
+        index: int,
+        seed: int,
+        tokenizer: Tokenizer | None,
+        *,
+        device: torch.device,
+        thinking: bool,
+    ) -> None:
         params = request.params
         self.request, self.index, self.tokenizer = request, index, tokenizer
         self.output = CompletionOutput(index, cumulative_logprob=0.0 if params.logprobs is not None else None)
         self.output.logprobs = [] if params.logprobs is not None else None
         self.generator = torch.Generator().manual_seed(seed % 2**64)
+        self.penalties = Penalties.of(params, self.prompt_ids, device)
         self.slot: int | None = None
         self.computed = 0
         self._decoder = None if tokenizer is None else tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
@@ -97,16 +109,18 @@ class Completion:
         if not request.output.metrics.first_token:
             request.output.metrics.first_token = time.perf_counter()
         output.token_ids.append(token)
+        if self.penalties is not None:
+            self.penalties.add(token)
         if token in request.end_ids and not params.ignore_eos:
             output.finish_reason = "stop"
         elif token in (params.stop_token_ids or ()):
             output.finish_reason, output.stop_reason = "stop", token
         elif len(output.token_ids) >= request.limit:
             output.finish_reason = "length"
-        # The token that ends a completion is a control token or a stop token: it gives no text.
+        # The token that ends a completion is a control token or a stop token: it gives no text, unless asked to.
         text = ""
         if self._decoder is not None:
-            if output.finish_reason != "stop":
+            if output.finish_reason != "stop" or params.include_stop_str_in_output:
                 text = self._decoder.push(token)
             if output.finish_reason:
                 text += self._decoder.flush()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from sambay.engine.request import Completion
+from sambay.engine.request import Completion, Request
 
 __all__ = ["Scheduler", "Share"]
 
@@ -60,6 +60,10 @@ class Scheduler:
             self.running.append(completion)
             admitted.append(completion)
         return admitted
+
+    def forks_wait(self, request: Request) -> bool:
+        """Whether further completions of a prompt wait for it to be computed."""
+        return len(request.completions) > 1 and request.completions[-1] in self.waiting
 
     def plan(self) -> list[Share]:
         """The shares of the next step."""

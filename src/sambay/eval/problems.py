@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sambay.data.problems import FAMILIES, Problem, boxed, problem_at, same_answer
-from sambay.engine import LLM, CompletionOutput, RequestOutput, SamplingParams, StreamEvent
+from sambay.engine import LLM, CompletionOutput, RequestOutput, SamplingParams
 from sambay.errors import ConfigError, PromptError
 
 __all__ = ["Attempt", "Report", "Score", "check_families", "evaluate_problems"]
@@ -149,6 +149,7 @@ def evaluate_problems(
     Raises:
         ConfigError: `count` is below 1, or a family is unknown.
         PromptError: the model has no tokenizer or no chat template.
+        SambaYError: the model's numbers overflowed.
     """
     if count < 1:
         raise ConfigError(f"count is {count}: it must be 1 or more problems")
@@ -159,30 +160,25 @@ def evaluate_problems(
     shares = dict.fromkeys(families, 1.0) if families else None
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
     attempts: dict[int, Attempt] = {}
-    outputs: list[RequestOutput] = []
-
-    def ask(index: int) -> None:
-        problem = problem_at(seed, index, "test", shares)
-        messages = [{"role": "user", "content": problem.question}]
-
-        def on_event(event: StreamEvent) -> None:
-            if event.finish_reason:
-                attempts[index] = _grade(problem, event.output.outputs[0])
-                if on_done is not None:
-                    on_done(attempts[index])
-
-        text, ids = tokenizer.render_chat(messages), tokenizer.encode_chat(messages)
-        outputs.append(llm.engine.add(text, ids, params, on_event=on_event))
-
+    running: dict[int, tuple[Problem, RequestOutput]] = {}
     try:
         for index in range(count):
-            ask(index)
-        while len(attempts) < count:
+            problem = problem_at(seed, index, "test", shares)
+            messages = [{"role": "user", "content": problem.question}]
+            text, ids = tokenizer.render_chat(messages), tokenizer.encode_chat(messages)
+            running[index] = problem, llm.engine.add(text, ids, params)
+        while running:
             llm.engine.step()
+            for index in [index for index, (_, output) in running.items() if output.finished]:
+                problem, output = running.pop(index)
+                if output.error is not None:
+                    raise output.error
+                attempts[index] = _grade(problem, output.outputs[0])
+                if on_done is not None:
+                    on_done(attempts[index])
     finally:
-        for output in outputs:
-            if not output.finished:
-                llm.engine.abort(output.request_id)
+        for _, output in running.values():
+            llm.engine.abort(output.request_id)
     return Report(seed, tuple(attempts[index] for index in range(count)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class SambaYCache(Cache):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rows={len(self.slots)}, columns={self.columns})"
 
-    def run(self, model: SambaY, input_ids: Tensor, packing: Packing, keep: int) -> Tensor:
+    def run(self, model: SambaY, input_ids: Tensor, packing: Packing, keep: int, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Continue every row by its new tokens.
 
         Args:
@@ -47,6 +47,7 @@ class SambaYCache(Cache):
             input_ids: (N,) the packed new tokens.
             packing: which row they belong to.
             keep: columns whose logits are wanted.
+            **kwargs: what else `SambaY.run` takes.
 
         Returns:
             (R, vocab) logits.
@@ -71,7 +72,7 @@ class SambaYCache(Cache):
             return torch.zeros(0, self.config.vocab_size, dtype=model.dtype, device=model.device)
         slots = tuple(self.slots[row] for row in packing.owners)
         batch = self.pool.batch(input_ids, packing.lengths, slots, packing.wanted(keep))
-        logits = model.run(batch, self.pool)
+        logits = model.run(batch, self.pool, **kwargs)
         self.pool.advance(batch)
         self.columns += columns
         return logits
@@ -80,10 +81,7 @@ class SambaYCache(Cache):
         kind = model.device.type
         autocast = torch.is_autocast_enabled(kind)  # then keys and values are not in the dtype of the weights
         dtype = torch.get_autocast_dtype(kind) if autocast else model.dtype
-        # Ordinary tensors even under inference_mode: the cache may be continued outside of it.
-        with torch.inference_mode(False):
-            room = tokens + rows * 64
-            self.pool = StatePool(self.config, rows, dtype=dtype, device=model.device, tokens=room)
+        self.pool = StatePool(self.config, rows, dtype=dtype, device=model.device, tokens=tokens + rows * 64)
         self.slots = [self.pool.open() for _ in range(rows)]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

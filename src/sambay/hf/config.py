@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.configuration_utils import PreTrainedConfig
 
-from sambay.config import MODEL_TYPE, SambaYConfig
+from sambay.config import DTYPES, MODEL_TYPE, SambaYConfig
 
 __all__ = ["Phi4FlashConfig"]
 
@@ -64,4 +64,4 @@ def _without_foreign_dtype(values: dict[str, Any]) -> dict[str, Any]:
     """Only the weights tell their dtype for sure; one that a checkpoint cannot have says nothing here."""
     name = str(values.get("dtype") or values.get("torch_dtype") or "float32").removeprefix("torch.")
     kept = {key: value for key, value in values.items() if key not in ("dtype", "torch_dtype")}
-    return kept | {"torch_dtype": name if name in ("float32", "bfloat16", "float16") else "float32"}
+    return kept | {"torch_dtype": name if name in DTYPES else "float32"}

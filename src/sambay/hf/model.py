@@ -22,7 +22,6 @@ from sambay.hf.cache import SambaYCache
 from sambay.hf.config import Phi4FlashConfig
 from sambay.hf.names import disk_name, register_names
 from sambay.hf.packing import Packing, document_numbers
-from sambay.hf.recompute import recomputing
 from sambay.model import Head, SambaY
 
 __all__ = ["Phi4FlashForCausalLM"]
@@ -75,17 +74,21 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             **kwargs: likewise; `dtype`, `device_map`, `quantization_config`, ...
 
         Raises:
-            CheckpointError: tensors are missing. transformers would go on with random ones.
+            CheckpointError: tensors are missing or surplus. transformers would go on, with random ones or without.
             SambaYError: a `device_map` that splits the model.
         """
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
-        missing = sorted(disk_name(name) for name in info["missing_keys"])
-        if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise CheckpointError(
-                f"the checkpoint {args[0] if args else ''} lacks {len(missing)} tensors: {', '.join(missing[:5])}{more}"
-            )
+        # A file may repeat the tied embedding as the head.
+        tied = "lm_head.weight" if model.model.lm_head.weight is None else None
+        for keys, problem in (("missing_keys", "lacks"), ("unexpected_keys", "has surplus")):
+            names = sorted({disk_name(name) for name in info[keys]} - {tied})
+            if names:
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                raise CheckpointError(
+                    f"the checkpoint {args[0] if args else ''} {problem} tensors, {len(names)} of them: "
+                    f"{', '.join(names[:5])}{more}"
+                )
         places = set((getattr(model, "hf_device_map", None) or {}).values())
         if len(places) > 1 or "disk" in places:
             raise SambaYError(
@@ -118,7 +121,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids: (B, T). The model has no positional encoding; a position that does not rise begins a
                 new document, as in the padding-free batches of TRL.
             past_key_values: continue these sequences, without gradients; the cache is changed.
-            inputs_embeds: not supported.
+            inputs_embeds: (B, T, h) in place of `input_ids`.
             labels: (B, T), -100 where there is nothing to learn; shifted here.
             use_cache: make a cache and return it; never in training mode, and by default only without labels.
             logits_to_keep: return logits for the last so many columns only, and compute the cross-decoder for
@@ -135,21 +138,30 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             ContextError: a sequence would outgrow the context.
             SambaYError: something that the model cannot return or take.
         """
-        _refuse(inputs_embeds, past_key_values, kwargs, self.config)
-        ids = self._checked(input_ids)
+        _refuse(past_key_values, kwargs, self.config)
+        ids = self._checked(input_ids, inputs_embeds)
         rows, columns = ids.shape
         keep, chosen = _columns(logits_to_keep, columns)
+        hidden_states: list[Tensor] | None = None
+        if kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states:
+            hidden_states = []  # of all columns, so that the cross-decoder must see them all
+            keep, chosen = columns, torch.arange(columns - keep, columns) if chosen is None else chosen + columns - keep
         positions, numbers = document_numbers((rows, columns), position_ids, kwargs)
         packing = Packing.of(ids, attention_mask, positions, numbers)
         if past_key_values is None and self._wants_cache(use_cache, labels, packing):
             past_key_values = SambaYCache(self.config)
+        extra: dict[str, Any] = {"hidden_states": hidden_states}
+        if inputs_embeds is not None:
+            extra["embeddings"] = packing.pack(inputs_embeds)
+        if self.gradient_checkpointing and self.training:
+            extra["runner"] = self._recompute
         if past_key_values is not None:
-            with torch.no_grad():  # a state carries no gradients, so that those of the logits would be wrong
-                packed = past_key_values.run(self.model, packing.pack(ids), packing, keep)
+            packed = past_key_values.run(self.model, packing.pack(ids), packing, keep, **extra)
         elif not packing.lengths:
             raise PromptError(f"attention_mask is zero everywhere: all of input_ids {(rows, columns)} is padding")
         else:
-            packed = self._run(Batch.packed(packing.pack(ids), packing.lengths, wanted=packing.wanted(keep)))
+            batch = Batch.packed(packing.pack(ids), packing.lengths, wanted=packing.wanted(keep))
+            packed = self.model.run(batch, None, **extra)
         loss = None
         shifted = kwargs.pop("shift_labels", None)
         if labels is not None or shifted is not None:
@@ -157,13 +169,22 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         logits = packing.unpack(packed, keep)
         if chosen is not None:
             logits = logits[:, chosen]
-        out = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        states = None if hidden_states is None else tuple(packing.unpack(each, columns) for each in hidden_states)
+        out = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values, hidden_states=states)
         return out if (self.config.return_dict if return_dict is None else return_dict) else out.to_tuple()
 
-    def _checked(self, ids: Tensor | None) -> Tensor:
-        """(B, T) ids of the vocabulary, none empty."""
-        if ids is None:
-            raise PromptError("input_ids are missing: give token ids of shape (batch, time)")
+    def _checked(self, ids: Tensor | None, embeds: Tensor | None) -> Tensor:
+        """(B, T) ids of the vocabulary, none empty; with embeddings, ids that only count."""
+        if (ids is None) == (embeds is None):
+            raise PromptError("give either input_ids of shape (batch, time) or inputs_embeds; one of them is missing")
+        if embeds is not None:
+            width = self.model.config.hidden_size
+            if embeds.ndim != 3 or embeds.numel() == 0 or embeds.shape[2] != width:
+                raise PromptError(
+                    f"inputs_embeds have shape {tuple(embeds.shape)}: they must have (batch, time, {width})"
+                )
+            return torch.zeros(embeds.shape[:2], dtype=torch.int64, device=embeds.device)
+        assert ids is not None
         if ids.ndim != 2 or ids.numel() == 0 or ids.dtype.is_floating_point or ids.dtype is torch.bool:
             raise PromptError(
                 f"input_ids have shape {tuple(ids.shape)} and dtype {ids.dtype}: give integers, (batch, time)"
@@ -181,11 +202,15 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             return use_cache and not self.training
         return bool(self.config.use_cache) and not self.training and labels is None and packing.one_per_row
 
-    def _run(self, batch: Batch) -> Tensor:
-        if not (self.gradient_checkpointing and self.training):
-            return self.model.run(batch, None)
-        with recomputing(self.model, self._checkpoint, self._every_n_layers):
-            return self.model.run(batch, None)
+    def _recompute(self, layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+        """Run a part of a layer so that its backward pass computes it anew, in each `every_n_layers`-th layer.
+
+        Not reentrant, whatever was asked for: reentrant checkpointing loses the gradients of what is not a
+        plain tensor argument, such as the shared keys and values.
+        """
+        if layer % self._every_n_layers:
+            return function(*arguments)
+        return self._checkpoint(function, *arguments, use_reentrant=False)
 
     def _loss(
         self,
@@ -306,17 +331,14 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         return old_lm_head
 
 
-def _refuse(embeds: Tensor | None, cache: object, kwargs: dict[str, Any], config: Phi4FlashConfig) -> None:
+def _refuse(cache: object, kwargs: dict[str, Any], config: Phi4FlashConfig) -> None:
     """One sentence for each thing that other models can do and this one cannot."""
-    if embeds is not None:
-        raise SambaYError("inputs_embeds (and prompt tuning, which needs them) are not supported: give input_ids")
     if cache is not None and not isinstance(cache, SambaYCache):
         raise SambaYError(
             f"past_key_values is a {type(cache).__name__}: leave it out, or give a sambay.hf.SambaYCache(model.config)"
         )
-    for name in ("output_attentions", "output_hidden_states"):
-        if kwargs.pop(name, None) or getattr(config, name, False):
-            raise SambaYError(f"{name}=True is not supported: a SambaY model returns logits only")
+    if kwargs.pop("output_attentions", None) or getattr(config, "output_attentions", False):
+        raise SambaYError("output_attentions=True is not supported: attention weights are not kept")
 
 
 def _columns(logits_to_keep: int | Tensor, columns: int) -> tuple[int, Tensor | None]:

@@ -13,13 +13,14 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from sambay.batch import Batch, Group, Ragged
+from sambay.batch import Batch, Group, Ragged, SharedPart, Sight, WindowPart
 from sambay.state import ConvState, SharedKV, SSMState, WindowKV
 
 __all__ = [
@@ -32,31 +33,42 @@ __all__ = [
 ]
 
 _SCAN_ELEMENTS = 1 << 19
-"""Elements of scan state that are held at once: small enough for the last-level cache."""
+"""Elements of scan state that are computed at once: small enough for the last-level cache."""
+
+_SCAN_STEPS = 4
+"""Steps for which the scan keeps one state for the backward pass, at least: a quarter of all states, at most.
+More would need less memory, but chunks of fewer steps, of many sequences, are then run once more."""
 
 _QUERY_BLOCK = 256
-"""Queries whose scores are held at once, so that a long prompt needs bounded memory."""
+"""Queries of each sequence whose scores are computed at once, at most."""
+
+_SCORE_ELEMENTS = 1 << 24
+"""Scores that are computed at once: without gradients no more exist at any time (unless a single query of all
+sequences and heads has more), however long the prompt. With gradients all of them are kept."""
 
 _MASKED = -1e30
 """Score of a forbidden key. Finite, so that a padded row without any key gives no NaN, not even in a gradient."""
 
 
-_F = TypeVar("_F", bound=Callable[..., Tensor])
+_P = ParamSpec("_P")
 
 
-def _own_precision(operation: _F) -> _F:
+def _own_precision(operation: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
     """Keep autocast out: the operation chooses its precision itself (float32 for what accumulates)."""
 
     @functools.wraps(operation)
-    def run(first: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:
+        first = next(iter((*args, *kwargs.values())))
+        assert isinstance(first, Tensor)
         with torch.autocast(first.device.type, enabled=False):
-            return operation(first, *rest)
+            return operation(*args, **kwargs)
 
-    return cast("_F", run)
+    return run
 
 
+@_own_precision
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None) -> Tensor:
-    """Depthwise causal convolution over each sequence.
+    """Depthwise causal convolution over each sequence, accumulated in float32.
 
     Args:
         x: (N, d) inputs.
@@ -68,35 +80,34 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, st
     Returns:
         (N, d), same dtype as x.
     """
-    taps = weight.shape[1]
+    size = weight.shape[1] - 1
     layout = batch.layout
-    history = x.new_zeros(len(layout), taps - 1, x.shape[1]) if state is None else state.inputs[batch.slot_index]
+    history = x.new_zeros(len(layout), size, x.shape[1]) if state is None else state.inputs[batch.slot_index]
     if layout.equal:
         extended = torch.cat([history, x.view(len(layout), -1, x.shape[1])], dim=1)
         out = _convolve(extended, weight, bias).flatten(0, 1)
-        tail = extended[:, extended.shape[1] - taps + 1 :]
+        tail = extended[:, extended.shape[1] - size :]
     else:
         pieces = [part for pair in zip(history, x.split(layout.lengths), strict=True) for part in pair]
         padded = torch.cat(pieces)
-        # Rows shift by K-1 for every sequence begun: a place in `padded` looks back over its own history only.
-        shift = torch.repeat_interleave(torch.arange(len(layout)) * (taps - 1), torch.tensor(layout.lengths))
-        out = _convolve(padded.unsqueeze(0), weight, bias)[0]
-        out = out.index_select(0, torch.arange(layout.total, device=x.device) + shift.to(x.device))
-        ends = torch.tensor(layout.offsets[1:]) + torch.arange(1, len(layout) + 1) * (taps - 1)
-        tail = padded[(ends.unsqueeze(1) + torch.arange(1 - taps, 0)).to(x.device)]
+        rows, tails = layout.padded(size)  # a row of `padded` looks back over the history of its own sequence only
+        out = _convolve(padded.unsqueeze(0), weight, bias)[0].index_select(0, rows)
+        tail = padded[tails]
     if state is not None:
-        state.inputs[batch.slot_index] = tail.detach()
-    return out
+        state.inputs[batch.slot_index] = tail.detach().to(state.inputs.dtype)
+    return out.to(x.dtype)
 
 
 def _convolve(extended: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, K-1+T, d) -> (B, T, d): a sum of shifted copies, which keeps channels contiguous."""
+    """(B, K-1+T, d) -> (B, T, d), in float32 or better: a sum of shifted copies, which keeps channels contiguous."""
+    dtype = torch.promote_types(extended.dtype, torch.float32)
+    extended, weight = extended.to(dtype), weight.to(dtype)
     taps = weight.shape[1]
     steps = extended.shape[1] - taps + 1
     out = extended[:, taps - 1 :] * weight[:, taps - 1]
     for tap in range(taps - 1):
-        out = out + extended[:, tap : tap + steps] * weight[:, tap]
-    return out if bias is None else out + bias
+        out = torch.addcmul(out, extended[:, tap : tap + steps], weight[:, tap])
+    return out if bias is None else out + bias.to(dtype)
 
 
 @_own_precision
@@ -118,20 +129,13 @@ def selective_scan(
     Returns:
         (N, d) float32.
     """
-    order, inverse, widths, sequences = batch.layout.time_major
+    order, inverse, widths, _ = batch.layout.time_major
     u, dt, b, c = (x.float() if order is None else x.float().index_select(0, order) for x in (u, dt, b, c))
     decay = a.float().t().contiguous()
-    moved = sequences != tuple(range(len(sequences)))
-    permutation = torch.tensor(sequences, device=u.device)
-    initial = None
-    if state is not None:
-        initial = state.hidden[batch.slot_index]
-        initial = initial[permutation] if moved else initial
+    initial = None if state is None else state.hidden[batch.time_major_slots]
     y, final = cast("tuple[Tensor, Tensor]", _Scan.apply(u, dt, decay, b, c, initial, widths))  # type: ignore[no-untyped-call]
     if state is not None:
-        if moved:
-            final = final[torch.argsort(permutation)]
-        state.hidden[batch.slot_index] = final.detach()
+        state.hidden[batch.time_major_slots] = final.detach()
     y = torch.addcmul(y, skip.float(), u)
     return y if inverse is None else y.index_select(0, inverse)
 
@@ -139,8 +143,9 @@ def selective_scan(
 class _Scan(torch.autograd.Function):
     """The recurrence over time-major rows, in chunks whose states are recomputed in the backward pass.
 
-    Keeping every state for autograd would take n times the memory of the activations; instead one state per
-    chunk is kept. All tensors are (rows, n, d): channels are contiguous, and sums over n are matrix products.
+    Keeping every state for autograd would take n times the memory of the activations; instead one state in
+    `_SCAN_STEPS` steps is kept, and none when no gradient is asked for. All tensors are (rows, n, d): channels
+    are contiguous, and sums over n are matrix products.
     """
 
     @staticmethod
@@ -156,26 +161,40 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         y = torch.empty_like(u)
         hidden = u.new_zeros(widths[0], *a.shape) if initial is None else initial.float().clone()
+        keep = any(ctx.needs_input_grad)
         starts = []
-        for first, last, row, end in _chunks(widths, a.numel()):
-            starts.append(hidden.clone())
-            _, states = _run(u[row:end], dt[row:end], a, b[row:end], hidden, widths[first:last])
-            torch.bmm(c[row:end].unsqueeze(1), states, out=y[row:end].unsqueeze(1))
-        ctx.save_for_backward(u, dt, a, b, c, *starts)
-        ctx.widths, ctx.has_initial = widths, initial is not None
+        for segment in _segments(widths, a.numel()):
+            if keep:
+                starts.append(hidden[: widths[segment[0].first]].clone())
+            for first, last, row, end in segment:
+                _, states = _run(u[row:end], dt[row:end], a, b[row:end], hidden, widths[first:last])
+                torch.bmm(c[row:end].unsqueeze(1), states, out=y[row:end].unsqueeze(1))
+        if keep:
+            ctx.save_for_backward(u, dt, a, b, c, *starts)
+            ctx.widths, ctx.has_initial = widths, initial is not None
         return y, hidden
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        u, dt, a, b, c, *starts = ctx.saved_tensors
-        grad_u, grad_dt, grad_a = torch.empty_like(u), torch.empty_like(dt), torch.zeros_like(a)
-        grad_b, grad_c = torch.empty_like(b), torch.empty_like(c)
-        carried = torch.zeros_like(starts[0]) if grad_final is None else grad_final.clone()
-        chunks = list(_chunks(ctx.widths, a.numel()))
-        for (first, last, row, end), start in zip(reversed(chunks), reversed(starts), strict=True):
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        with torch.autocast(grad_y.device.type, enabled=False):
+            return _scan_backward(ctx, grad_y, grad_final.clone())
+
+
+def _scan_backward(ctx: Any, grad_y: Tensor, carried: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    """The gradients of the inputs of `_Scan`; `carried` (S, n, d), that of the final states, is worked on."""
+    u, dt, a, b, c, *starts = ctx.saved_tensors
+    grad_u, grad_dt, grad_a = torch.empty_like(u), torch.empty_like(dt), torch.zeros_like(a)
+    grad_b, grad_c = torch.empty_like(b), torch.empty_like(c)
+    for segment, start in zip(reversed(_segments(ctx.widths, a.numel())), reversed(starts), strict=True):
+        entries, hidden = [start], start.clone()  # the states in which the chunks of the segment begin
+        for first, last, row, end in segment[:-1]:
+            _run(u[row:end], dt[row:end], a, b[row:end], hidden, ctx.widths[first:last])
+            entries.append(hidden[: ctx.widths[last]].clone())
+        for (first, last, row, end), entry in zip(reversed(segment), reversed(entries), strict=True):
             widths = ctx.widths[first:last]
             rows = slice(row, end)
-            decays, states = _run(u[rows], dt[rows], a, b[rows], start.clone(), widths)
+            decays, states = _run(u[rows], dt[rows], a, b[rows], entry.clone(), widths)
             grad_c[rows] = torch.linalg.vecdot(states, grad_y[rows].unsqueeze(1))
             grad = c[rows].unsqueeze(2) * grad_y[rows].unsqueeze(1)  # of every state, directly
             ends = [0]
@@ -190,25 +209,37 @@ class _Scan(torch.autograd.Function):
             grad_u[rows] = grad_input * dt[rows]
             # d(decay) = grad * previous state; d(dt a) = that * decay
             grad.mul_(decays)
-            grad[: widths[0]] *= start[: widths[0]]
+            grad[: widths[0]] *= entry[: widths[0]]
             for step in range(1, len(widths)):
                 low, high, width = ends[step], ends[step + 1], widths[step]
                 grad[low:high] *= states[ends[step - 1] : ends[step - 1] + width]
             torch.mul(grad, a, out=decays)
             grad_dt[rows] = torch.addcmul(decays.sum(1), grad_input, u[rows])
             grad_a += grad.mul_(dt[rows].unsqueeze(1)).sum(0)
-        return grad_u, grad_dt, grad_a, grad_b, grad_c, carried if ctx.has_initial else None, None
+    return grad_u, grad_dt, grad_a, grad_b, grad_c, carried if ctx.has_initial else None, None
 
 
-def _chunks(widths: tuple[int, ...], size: int) -> list[tuple[int, int, int, int]]:
-    """Cut steps into chunks of bounded size: (first step, last step, first row, last row), ends exclusive."""
-    out, first, row, rows = [], 0, 0, 0
-    for step, width in enumerate(widths):
-        if rows and (rows + width) * size > _SCAN_ELEMENTS:
-            out.append((first, step, row, row + rows))
+class _Chunk(NamedTuple):
+    """Steps that are computed at once, and their rows; ends exclusive."""
+
+    first: int
+    last: int
+    row: int
+    end: int
+
+
+def _segments(widths: tuple[int, ...], size: int) -> list[list[_Chunk]]:
+    """Cut steps into chunks of bounded size, and these into segments, of each of which one state is kept."""
+    segments: list[list[_Chunk]] = []
+    first, row, rows = 0, 0, 0
+    for step, width in enumerate((*widths, None)):
+        if width is None or (rows and (rows + width) * size > _SCAN_ELEMENTS):
+            if not segments or first - segments[-1][0].first >= _SCAN_STEPS:
+                segments.append([])
+            segments[-1].append(_Chunk(first, step, row, row + rows))
             first, row, rows = step, row + rows, 0
-        rows += width
-    return [*out, (first, len(widths), row, row + rows)]
+        rows += width or 0
+    return segments
 
 
 def _run(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, hidden: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -250,88 +281,59 @@ def window_attention(
         (N, P, 2 dh) for differential attention, else (N, H, dh); dtype of q.
     """
     outs: list[tuple[Group, Tensor]] = []
-    for group in batch.layout.groups:
-        queries, keys, values = (_rectangle(x, group) for x in (q, k, v))
-        past = 0
-        first = None
-        if state is not None:
-            past = window - 1
-            slots = [batch.slots[s] for s in group.members]  # type: ignore[index]
-            starts = torch.tensor([batch.starts[s] for s in group.members])
-            places = (starts.unsqueeze(1) - past + torch.arange(past)) % window
-            index = (torch.tensor(slots).unsqueeze(1).to(q.device), places.to(q.device))
-            keys = torch.cat([state.keys[index], keys], dim=1)
-            values = torch.cat([state.values[index], values], dim=1)
-            first = (past - starts).clamp(min=0).to(q.device)
-        begin = torch.full((len(group.members),), past)
-        outs.append((group, _attend(queries, keys, values, begin, first, window, lam)))
-    if state is not None:
-        _write_ring(k, v, batch, window, state)
+    for part in batch.window_parts(window):
+        if state is not None and part.after:
+            _write_ring(k, v, part, state)
+            keys, values = state.keys[part.read], state.values[part.read]
+        else:
+            keys, values = _rectangle(k, part.group), _rectangle(v, part.group)
+            if state is not None:
+                keys = torch.cat([state.keys[part.read], keys], dim=1)
+                values = torch.cat([state.values[part.read], values], dim=1)
+                _write_ring(k, v, part, state)
+        laid = _lay_out(keys, values, lam)
+        outs.append((part.group, _attend(_rectangle(q, part.group), *laid, part.sight, lam)))
     return _packed(outs, batch.layout)
 
 
-def _write_ring(k: Tensor, v: Tensor, batch: Batch, window: int, state: WindowKV) -> None:
-    """Store the last `window` keys and values of each sequence at their positions modulo the window."""
-    rows, places, slots = [], [], []
-    for s, (length, start) in enumerate(zip(batch.lengths, batch.starts, strict=True)):
-        count = min(length, window)
-        end = batch.layout.offsets[s + 1]
-        rows.append(torch.arange(end - count, end))
-        places.append(torch.arange(start + length - count, start + length) % window)
-        slots.append(torch.full((count,), batch.slots[s]))  # type: ignore[index]
-    row = torch.cat(rows).to(k.device)
-    index = (torch.cat(slots).to(k.device), torch.cat(places).to(k.device))
-    state.keys[index] = k[row].detach().to(state.keys.dtype)
-    state.values[index] = v[row].detach().to(state.values.dtype)
+def _write_ring(k: Tensor, v: Tensor, part: WindowPart, state: WindowKV) -> None:
+    for ring, new in ((state.keys, k), (state.values, v)):
+        ring[part.write] = new[part.rows].detach().to(ring.dtype)
 
 
 @dataclass(frozen=True)
 class SharedView:
-    """Keys and values that the full and all cross-attention layers of one pass read, gathered once.
+    """Keys and values that the full and all cross-attention layers of one pass read, gathered and laid out once.
 
     Attributes:
-        groups: queries that are computed together, with keys and values (members, Tk, Hk, dh) and the
-            position of each member's first query.
+        parts: the rows that are computed together, with their keys and values as `_lay_out` gives them.
     """
 
-    groups: tuple[tuple[Group, Tensor, Tensor, Tensor], ...]
+    parts: tuple[tuple[SharedPart, Tensor, Tensor], ...]
 
 
-def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | None) -> SharedView:
+def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, lam: Tensor | None, state: SharedKV | None) -> SharedView:
     """Append keys and values to the shared cache and gather what the rows of this pass will attend to.
 
     Args:
         k: (N, Hk, dh) keys of all tokens.
         v: (N, Hk, dh) values of all tokens.
         batch: which rows belong to which sequence, and which ask for logits.
+        lam: None if the attention will be plain, not differential.
         state: the cache, with pages reserved; written. None: the sequences begin here.
     """
     if state is not None:
-        parts = zip(k.detach().split(batch.lengths), v.detach().split(batch.lengths), strict=True)
-        for (keys, values), slot, start in zip(parts, batch.slots or (), batch.starts, strict=True):
-            state.write(slot, start, keys, values)
-    layout, asking = batch.row_layout, batch.asking
-    totals = [batch.starts[s] + batch.lengths[s] for s in asking]
-    groups = []
-    for group in layout.grouped([(layout.lengths[i], totals[i]) for i in range(len(asking))]):
-        ends = torch.tensor([totals[i] for i in group.members])
-        begin = ends - torch.tensor([layout.lengths[i] for i in group.members])
-        if state is None:
-            rows = batch.layout.offsets
-            index = torch.tensor([rows[asking[i]] for i in group.members]).unsqueeze(1)
-            index = index + torch.minimum(torch.arange(int(ends.max())), ends.unsqueeze(1) - 1)
-            keys, values = (x.index_select(0, index.flatten().to(x.device)).unflatten(0, index.shape) for x in (k, v))
+        assert batch.slots is not None
+        state.write_all(batch.slots, batch.starts, batch.lengths, k.detach(), v.detach())
+    parts = []
+    for part in batch.shared_parts:
+        if state is not None:
+            keys, values = state.gather(part.slots, part.totals)
         else:
-            slots = [batch.slots[asking[i]] for i in group.members]  # type: ignore[index]
-            held = [state.read(slot, totals[i]) for slot, i in zip(slots, group.members, strict=True)]
-            keys, values = (_stack([pair[side] for pair in held]) for side in (0, 1))
-        groups.append((group, keys, values, begin))
-    return SharedView(tuple(groups))
-
-
-def _stack(parts: list[Tensor]) -> Tensor:
-    """Pad (T, Hk, dh) tensors at the end to one length; a single one stays a view."""
-    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+            assert part.keys is not None
+            keys, values = _rectangle(k, part.keys), _rectangle(v, part.keys)
+        parts.append((part, *_lay_out(keys, values, lam)))
+    return SharedView(tuple(parts))
 
 
 def shared_attention(q: Tensor, view: SharedView, batch: Batch, lam: Tensor | None) -> Tensor:
@@ -347,8 +349,8 @@ def shared_attention(q: Tensor, view: SharedView, batch: Batch, lam: Tensor | No
         (R, P, 2 dh) for differential attention, else (R, H, dh); dtype of q. R must not be 0.
     """
     outs = [
-        (group, _attend(_rectangle(q, group), keys, values, begin, None, None, lam))
-        for group, keys, values, begin in view.groups
+        (part.group, _attend(_rectangle(q, part.group), keys, values, part.sight, lam))
+        for part, keys, values in view.parts
     ]
     return _packed(outs, batch.row_layout)
 
@@ -369,63 +371,54 @@ def _packed(outs: list[tuple[Group, Tensor]], layout: Ragged) -> Tensor:
     return torch.cat(values).index_select(0, torch.argsort(torch.cat(rows)))
 
 
-def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    begin: Tensor,
-    first: Tensor | None,
-    window: int | None,
-    lam: Tensor | None,
-) -> Tensor:
-    """Attention over a padded rectangle, query block by query block, in float32.
+def _lay_out(k: Tensor, v: Tensor, lam: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Keys and values as the matrix products of attention take them, in float32; views where they can be.
+
+    Args:
+        k: (S, Tk, Hk, dh).
+        v: (S, Tk, Hk, dh).
+        lam: None for plain attention, in which each key head has a value head of its own: maps = 1. In
+            differential attention maps = 2 of them share their two values, side by side.
+
+    Returns:
+        (S * Hk, Tk, dh) and (S * Hk / maps, Tk, maps * dh).
+    """
+    pairs = v if lam is None else v.unflatten(2, (-1, 2)).flatten(3)
+    keys, values = (x.float().transpose(1, 2).flatten(0, 1) for x in (k, pairs))
+    return keys, values
+
+
+@_own_precision
+def _attend(q: Tensor, keys: Tensor, values: Tensor, sight: Sight, lam: Tensor | None) -> Tensor:
+    """Attention over a padded rectangle, block of queries by block of queries, in float32.
 
     Args:
         q: (S, Tq, H, dh).
-        k: (S, Tk, Hk, dh).
-        v: (S, Tk, Hk, dh).
-        begin: (S,) on the CPU: the key index at which the first query of each sequence stands.
-        first: (S,) lowest key index that exists, or None for 0.
-        window: a query at key index i sees keys i - window + 1 to i; None: all up to i.
+        keys: (S * Hk, Tk, dh), as `_lay_out` gives them.
+        values: (S * Hk / maps, Tk, maps * dh), likewise.
+        sight: which keys the queries see.
         lam: lambda, or None for plain attention.
 
     Returns:
         (S, Tq, P, 2 dh), or (S, Tq, H, dh) for plain attention; dtype of q.
     """
-    steps, keys = q.shape[1], k.shape[1]
-    early, late = int(begin.min()), int(begin.max())
-    outs = []
-    for low in range(0, steps, _QUERY_BLOCK):
-        high = min(low + _QUERY_BLOCK, steps)
-        to = min(keys, late + high)
-        fro = 0 if window is None else max(0, early + low - window + 1)
-        place = begin.to(q.device).view(-1, 1, 1) + torch.arange(low, high, device=q.device).view(1, -1, 1)
-        seen = torch.arange(fro, to, device=q.device)
-        mask = seen <= place
-        if window is not None:
-            mask &= seen > place - window
-        if first is not None:
-            mask &= seen >= first.view(-1, 1, 1)
-        outs.append(_attend_block(q[:, low:high], k[:, fro:to], v[:, fro:to], mask, lam))
-    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-
-
-@_own_precision
-def _attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, lam: Tensor | None) -> Tensor:
-    """One block of scores, (S, Tq, Tk) of which `mask` allows."""
-    size, steps, _, width = q.shape
+    size, _, heads, width = q.shape
     maps = 1 if lam is None else 2
-    groups = k.shape[2] // maps
-    # Query head = (group, member, map), key head = (group, map); the members of a group share keys and values.
-    queries = q.float().view(size, steps, groups, -1, maps, width).permute(0, 2, 4, 3, 1, 5)
-    members = queries.shape[3]
-    queries = queries.reshape(size, groups, maps, members * steps, width) / math.sqrt(width)
-    keys = k.float().view(size, -1, groups, maps, width).permute(0, 2, 3, 4, 1)
-    values = v.float().view(size, -1, groups, maps * width).transpose(1, 2)
-    scores = (queries @ keys).view(size, groups, maps, members, steps, -1)
-    scores = scores.masked_fill(~mask.view(size, 1, 1, 1, *mask.shape[1:]), _MASKED)
-    weights = F.softmax(scores, dim=-1)
-    mixed = weights[:, :, 0] if lam is None else weights[:, :, 0] - lam.float() * weights[:, :, 1]
-    out = mixed.flatten(2, 3) @ values  # (S, groups, members * Tq, maps * dh)
-    out = out.view(size, groups, members, steps, maps * width).permute(0, 3, 1, 2, 4)
-    return out.reshape(size, steps, groups * members, maps * width).to(q.dtype)
+    groups = values.shape[0] // size
+    outs = []
+    for block in sight.blocks(_QUERY_BLOCK, _SCORE_ELEMENTS // (size * heads)):
+        # Query head = (group, member, map), key head = (group, map); the members of a group share keys and values.
+        queries = q[:, block.queries].float().unflatten(2, (groups, -1, maps)).permute(0, 2, 4, 3, 1, 5)
+        members, steps = queries.shape[3:5]
+        queries = queries.reshape(-1, members * steps, width) / math.sqrt(width)
+        scores = torch.bmm(queries, keys[:, block.keys].transpose(1, 2))
+        scores = scores.view(size, groups, maps, members, steps, -1)
+        if block.hidden is not None:
+            hidden = block.hidden
+            scores.masked_fill_(hidden.view(hidden.shape[0], 1, 1, 1, *hidden.shape[1:]), _MASKED)
+        weights = F.softmax(scores, dim=-1)
+        mixed = weights[:, :, 0] if lam is None else weights[:, :, 0] - lam.float() * weights[:, :, 1]
+        out = torch.bmm(mixed.reshape(size * groups, members * steps, -1), values[:, block.keys])
+        out = out.view(size, groups, members, steps, maps * width).permute(0, 3, 1, 2, 4)
+        outs.append(out.reshape(size, steps, groups * members, maps * width).to(q.dtype))
+    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)

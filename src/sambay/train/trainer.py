@@ -25,6 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sambay.checkpoint import save_generation_config
 from sambay.data.documents import Document, ProblemSource, collate, completion_text, fill
 from sambay.data.problems import problem_at, smalltalk_at
 from sambay.errors import CheckpointError, ConfigError
@@ -377,7 +378,7 @@ def write_generation_config(tokenizer: Tokenizer, directory: Path) -> None:
         "eos_token_id": [token for token in ends if token is not None],
         "pad_token_id": tokenizer.pad_token_id,
     }
-    atomic_write(directory / "generation_config.json", (json.dumps(content, indent=2) + "\n").encode())
+    save_generation_config(content, directory)
 
 
 def latest_checkpoint(directory: Path) -> Path | None:
