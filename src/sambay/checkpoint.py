@@ -158,9 +158,8 @@ def load_weights(
         state = {}
         for disk, found in stored.items():
             tensor = found.read()
-            # The codes of a quantised matrix stay what they are.
-            kept = chosen if tensor.is_floating_point() else None
-            state[wanted[disk][0]] = tensor.to(device=device, dtype=kept or tensor.dtype)
+            packed = disk.endswith(_SUFFIX)  # codes stay as they are
+            state[wanted[disk][0]] = tensor.to(device, tensor.dtype if packed else chosen or tensor.dtype)
             done += sizes[disk]
             if progress is not None:
                 progress(done, total)

@@ -305,7 +305,7 @@ class SambaYConfig:
 
         Raises:
             ConfigError: the file is not there, is not a JSON object, holds an impossible value, or describes
-                quantised weights.
+                weights that other software has quantised.
         """
         path = Path(path)
         try:
@@ -316,11 +316,11 @@ class SambaYConfig:
             raise ConfigError(f"{path} cannot be read as JSON: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds a {type(values).__name__}: it must be a JSON object")
-        packed = values.get("quantization_config")
-        if packed and not (isinstance(packed, dict) and packed.get("quant_method") == "sambay"):
+        quantised = values.get("quantization_config")
+        if quantised and not (isinstance(quantised, dict) and quantised.get("quant_method") == "sambay"):
             raise ConfigError(
-                f"{path} has a quantization_config that is not of `sambay quantize`: take the checkpoint that it was "
-                "made from, and quantise that"
+                f"{path} has a quantization_config of other software, whose weights cannot be read: take the "
+                "checkpoint that they were made from, and run `sambay quantize` on it"
             )
         return cls.from_dict(values)
 

@@ -30,7 +30,7 @@ from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import PromptError
 from sambay.ops import backend as ops
 from sambay.quant import stored as quantised
-from sambay.quant.linear import QuantEmbedding, QuantLinear
+from sambay.quant.linear import QuantEmbedding, QuantLinear, packed_matrices
 from sambay.state import PAGE_SIZE, LayerState, StatePool
 
 __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
@@ -241,8 +241,9 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, h) -> (N, h)."""
-        if isinstance(self.fc1, QuantLinear) and isinstance(self.fc2, QuantLinear) and ops.served_natively(x):
-            return ops.packed_mlp(x, self.fc1.matrix(self.fc1.bias), self.fc2.matrix(self.fc2.bias))
+        packed = packed_matrices(self.fc1, self.fc2)
+        if packed is not None and ops.served_natively(x):
+            return ops.packed_mlp(x, *packed)
         gate, up = self.fc1(x).chunk(2, dim=-1)
         return self.fc2(up * F.silu(gate))  # type: ignore[no-any-return]
 
@@ -383,7 +384,7 @@ class SambaY(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Element type of the weights; of a quantised model, of those that are not."""
-        return self.final_norm.weight.dtype  # type: ignore[return-value]
+        return next(self.final_norm.parameters()).dtype
 
     @property
     def device(self) -> torch.device:

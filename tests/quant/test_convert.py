@@ -325,11 +325,11 @@ def describe_one(**changes):
 DAMAGES = {
     "foreign": (
         lambda copy: change_config(copy, lambda v: v.update(quantization_config={"quant_method": "awq", "bits": 4})),
-        "is quantised by 'awq', which sambay cannot read",
+        "quantization_config of other software",
     ),
     "nonsense": (
         lambda copy: change_config(copy, lambda v: v.update(quantization_config="yes")),
-        "is quantised by 'yes'",
+        "quantization_config of other software",
     ),
     "no weights": (lambda copy: (copy / "model.safetensors").unlink(), "holds neither model.safetensors"),
     "truncated": (
@@ -369,7 +369,7 @@ DAMAGES = {
 def test_damaged_checkpoints(copy, name):
     damage, words = DAMAGES[name]
     damage(copy)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises((CheckpointError, ConfigError)) as caught:
         SambaY.from_pretrained(copy)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

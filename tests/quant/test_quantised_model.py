@@ -89,9 +89,10 @@ def test_a_snapshot_is_resumed(quantised):
     ids = text(20)
     with torch.no_grad():
         pool = StatePool(quantised.config, 2)
-        quantised(ids[:11], state=pool, slots=[0])
-        pool.restore(1, pool.snapshot(0))
-        found = quantised(ids[11:], state=pool, slots=[1])
+        first, second = pool.open(), pool.open()
+        quantised(ids[:11], state=pool, slots=[first])
+        pool.restore(second, pool.snapshot(first))
+        found = quantised(ids[11:], state=pool, slots=[second])
         assert error(found, quantised(ids)[11:]) < BOUND
 
 

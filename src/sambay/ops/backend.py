@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +102,7 @@ class Derived:
         held = self._made.get(name)
         if held is None or held[0] != seen:
             held = self._made[name] = (seen, make())
-        return held[1]  # type: ignore[no-any-return]
+        return cast("_T", held[1])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Derived:
         return Derived()
@@ -276,8 +276,8 @@ def window_attention(
     if served_natively(q) and shape.native and (state is None or _fits(state.keys)):
         return native_ops.window_attention(q, k, v, _handle(shape, norm, derived), batch, window, state)
     lam = None if norm is None else norm.mix()
-    heads = (x.unflatten(-1, (-1, shape.width)) for x in (q, k, v))
-    mixed = reference.window_attention(*heads, batch, window, lam, state)
+    queries, keys, values = (x.unflatten(-1, (-1, shape.width)) for x in (q, k, v))
+    mixed = reference.window_attention(queries, keys, values, batch, window, lam, state)
     return (mixed if norm is None else norm(mixed)).flatten(1)
 
 

@@ -200,10 +200,10 @@ def selective_scan(
     assert b.stride(0) == c.stride(0)
     y, gated = u.new_empty(u.shape), u.new_empty(u.shape)
     z_address, z_stride = _strided(z)
+    offset, held = 0 if bias is None else _address(bias), 0 if state is None else _address(state.hidden)
     _native.selective_scan(
-        _places(batch).handle, _address(u), _address(raw), 0 if bias is None else _address(bias), _address(a), _strided(b)[0], _strided(c)[0],
-        b.stride(0), _address(skip), 0 if state is None else _address(state.hidden), n, d, y.data_ptr(), z_address,
-        z_stride, gated.data_ptr(),
+        _places(batch).handle, _address(u), _address(raw), offset, _address(a), _strided(b)[0], _strided(c)[0],
+        b.stride(0), _address(skip), held, n, d, y.data_ptr(), z_address, z_stride, gated.data_ptr(),
     )  # fmt: skip
     return y, gated
 
@@ -271,7 +271,9 @@ def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | Non
         batch: which rows belong to which sequence, and which ask for logits.
         state: the cache, with pages reserved; None: every token is a page of one among the new ones.
     """
-    seen, starts, pages = [], [], []
+    seen: list[int] = []
+    starts: list[int] = []
+    pages: list[int] = []
     offsets = batch.layout.offsets
     if state is not None:
         assert batch.slots is not None
@@ -285,8 +287,8 @@ def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | Non
         starts.extend([len(pages)] * wanted)
         seen.extend(range(total - wanted + 1, total + 1))
         pages.extend(table[: -(-total // size)])
-    tables = (torch.tensor(x, dtype=torch.int64) for x in (seen, starts, pages))
-    return PagedView(keys, values, *tables, size)
+    tables = [torch.tensor(x, dtype=torch.int64) for x in (seen, starts, pages)]
+    return PagedView(keys, values, tables[0], tables[1], tables[2], size)
 
 
 def shared_attention(q: Tensor, view: PagedView, heads: _native.Heads) -> Tensor:

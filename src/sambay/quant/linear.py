@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sambay.ops import backend
 from sambay.quant.formats import PANEL, QuantFormat, dequantise, packed_shape
 
-__all__ = ["QuantEmbedding", "QuantHead", "QuantLinear"]
+__all__ = ["QuantEmbedding", "QuantHead", "QuantLinear", "packed_matrices"]
 
 _BLOCK = 1 << 20
 """Weights that the torch path holds in float32 at once."""
@@ -144,6 +144,13 @@ class QuantLinear(_Packed):
     def rows(self, x: Tensor, rows: slice) -> Tensor:
         """Some of the outputs: (..., k) -> (..., len(rows)); only those rows of the weight are read."""
         return self._multiply(x, rows, self.bias)
+
+
+def packed_matrices(fc1: nn.Module, fc2: nn.Module) -> tuple[backend.PackedMatrix, backend.PackedMatrix] | None:
+    """Two projections as the kernels take them, or None unless both are quantised."""
+    if isinstance(fc1, QuantLinear) and isinstance(fc2, QuantLinear):
+        return fc1.matrix(fc1.bias), fc2.matrix(fc2.bias)
+    return None
 
 
 class QuantHead(QuantLinear):

@@ -149,20 +149,15 @@ def prepare(model: nn.Module, directory: Path) -> None:
 
     Args:
         model: on the meta device.
-        directory: of the checkpoint, with a readable `config.json`.
+        directory: of the checkpoint; `SambaYConfig.from_json` has accepted its `config.json`, and would not have if
+            other software had quantised it.
 
     Raises:
-        CheckpointError: quantised by other software, by a later version of this one, or damaged.
+        CheckpointError: quantised by a later version of this software, or damaged.
     """
     described = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("quantization_config")
-    if described is None:
+    if not described:
         return
-    kind = described.get("quant_method") if isinstance(described, dict) else described
-    if kind != _METHOD:
-        raise CheckpointError(
-            f"{directory} is quantised by {str(kind)!r}, which sambay cannot read: take the original checkpoint "
-            "and run `sambay quantize` on it"
-        )
     found = _read(directory)
     sizes = quantisable(model)
     odd = [f"{name} ({shape[0]} x {shape[1]})" for name, (_, shape) in found.items() if sizes.get(name) != shape]
