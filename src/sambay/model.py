@@ -50,7 +50,8 @@ def _project_rows(linear: nn.Linear, x: Tensor, rows: slice) -> Tensor:
     An adapter that wraps the projection must see its input whole, so there the rest is computed and dropped.
     """
     if not _is_plain(linear):
-        return linear(x)[..., rows]  # type: ignore[no-any-return]
+        whole: Tensor = linear(x)
+        return whole[..., rows]
     return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
 
@@ -167,7 +168,8 @@ class Attention(nn.Module):
         """(N, P, 2 dh) or (N, H, dh) -> (N, h): normalise each pair, scale, project."""
         if self.differential:
             mixed = self.subln(mixed.to(self.subln.weight.dtype)) * (1 - self.lambda_init)
-        return self.out_proj(mixed.flatten(1))  # type: ignore[no-any-return]
+        out: Tensor = self.out_proj(mixed.flatten(1))
+        return out
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, heads * dh) -> (N, heads, dh)."""
@@ -222,7 +224,8 @@ class GatedMemoryUnit(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """(R, h) hidden states and (R, d) memory of the same tokens -> (R, h)."""
-        return self.out_proj(memory * F.silu(self.in_proj(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.out_proj(memory * F.silu(self.in_proj(x)))
+        return out
 
 
 class MLP(nn.Module):
@@ -240,7 +243,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, h) -> (N, h)."""
         gate, up = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(up * F.silu(gate))  # type: ignore[no-any-return]
+        out: Tensor = self.fc2(up * F.silu(gate))
+        return out
 
 
 class Block(nn.Module):
@@ -268,7 +272,8 @@ class Block(nn.Module):
 
     def normed(self, hidden: Tensor) -> Tensor:
         """The mixer's input, in the dtype of the weights: (N, h) float32 -> (N, h)."""
-        return self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))  # type: ignore[no-any-return]
+        normed: Tensor = self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))
+        return normed
 
     def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""
