@@ -13,21 +13,42 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 
 import torch
 
-from sambay import LLM, SambaY, __version__
+from sambay import LLM, LayerRole, SambaY, SambaYConfig, __version__
 from sambay.checkpoint import load_generation_config, save_config, save_generation_config, save_weights
+from sambay.data.problems import FAMILIES
 from sambay.eval.problems import Report, evaluate_problems
 from sambay.files import atomic_write
 from sambay.progress import task_progress
+from sambay.train.recipe import Recipe
 from sambay.train.trainer import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "src/sambay/assets/tutor"
 BEGIN, END = "<!-- model card: begin -->", "<!-- model card: end -->"
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+LAYERS = {
+    LayerRole.MAMBA: "Mamba",
+    LayerRole.SLIDING: "sliding-window attention",
+    LayerRole.MEMORY: "Mamba whose scan is the memory",
+    LayerRole.FULL: "full attention",
+    LayerRole.GMU: "gated memory unit",
+    LayerRole.CROSS: "cross-attention",
+}
+TOPICS = {
+    "arithmetic": "integer arithmetic with powers and square roots",
+    "order_of_operations": "the order of operations",
+    "fractions": "fractions and mixed numbers",
+    "equations": "linear equations",
+    "percentages": "percentages and simple interest",
+    "word_problems": "simple word problems",
+    "decimals": "decimals",
+}
 
 
 def main() -> None:
@@ -55,7 +76,8 @@ def main() -> None:
         report = evaluate_problems(LLM(max_num_seqs=64), arguments.problems, arguments.seed, on_done=on_done)
     steps = json.loads((checkpoint / "trainer.json").read_text())
     card = table(report, arguments, steps)
-    atomic_write(TARGET / "README.md", (CARD.format(version=__version__, table=card)).encode())
+    recipe = Recipe.of_run(json.loads((arguments.run / "recipe.json").read_text(encoding="utf-8")))
+    atomic_write(TARGET / "README.md", model_card(SambaYConfig.from_pretrained(TARGET), recipe, card).encode())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before, rest = readme.split(BEGIN)
     atomic_write(ROOT / "README.md", f"{before}{BEGIN}\n{card}{END}{rest.split(END)[1]}".encode())
@@ -74,6 +96,35 @@ def write_model(checkpoint: Path) -> None:
             shutil.copyfile(checkpoint / name, TARGET / name)
     # It calculates: the likeliest digit is the one.
     save_generation_config(load_generation_config(TARGET) | {"do_sample": False}, TARGET)
+
+
+def model_card(config: SambaYConfig, recipe: Recipe, accuracy: str) -> str:
+    """What the model is, by its configuration and the recipe of its run, and how well it does."""
+    plan = config.layer_plan()
+    layers = ", ".join(f"{plan.count(role)} {name}" for role, name in LAYERS.items() if role in plan)
+    *topics, last = (TOPICS[family] for family in FAMILIES)
+    attention = "differential" if config.differential_attention else "plain"
+    first = (
+        f"A SambaY model with {attention} attention, {config.num_parameters() / 1e6:.1f} million parameters, that "
+        "solves school mathematics in written steps and ends in `\\boxed{}`: "
+        f"{config.num_hidden_layers} layers ({layers}), hidden size {config.hidden_size}, windows of "
+        f"{config.sliding_window} tokens, a context of {config.max_position_embeddings:,}, a vocabulary of "
+        f"{config.vocab_size:,} tokens in which every digit is one, the chat format of Phi-4-mini-flash-reasoning."
+    )
+    second = (
+        "It is there to be run, tested and trained on a laptop. "
+        f"It knows {', '.join(topics)} and {last} in English, as `sambay.data.problems` words them, and nothing "
+        "else; on other questions it says so or talks nonsense."
+    )
+    products = ", bfloat16 products over float32 weights" if recipe.run.precision == "bfloat16" else ", float32"
+    training = (
+        "`sambay train recipes/tutor.toml`, on two CPU cores, AdamW under muP++ (residual branches scaled by "
+        f"{config.residual_multiplier:g}, no weight decay on embeddings, norms and vectors){products}. The data is "
+        "generated, so there is nothing to download; the log is `recipes/tutor.log.jsonl`. Weights are stored in "
+        "float16 and run in float32."
+    )
+    first, second, training = (textwrap.fill(text, 118, break_on_hyphens=False) for text in (first, second, training))
+    return CARD.format(first=first, second=second, training=training, table=accuracy, version=__version__)
 
 
 def table(report: Report, arguments: argparse.Namespace, steps: dict[str, int]) -> str:
@@ -99,14 +150,9 @@ def table(report: Report, arguments: argparse.Namespace, steps: dict[str, int]) 
 
 CARD = """# The bundled tutor
 
-A SambaY model with differential attention, 4.3 million parameters, that solves school mathematics in written steps
-and ends in `\\boxed{{}}`: 8 layers (3 Mamba, 2 sliding-window attention, 1 full attention, 1 gated memory unit, 1
-cross-attention), hidden size 192, a vocabulary of 1,024 tokens in which every digit is one, the chat format of
-Phi-4-mini-flash-reasoning.
+{first}
 
-It is there to be run, tested and trained on a laptop. It knows integer arithmetic, order of operations, fractions,
-linear equations, percentages and simple word problems in English, as `sambay.data.problems` words them, and nothing
-else; on other questions it says so or talks nonsense.
+{second}
 
 ## Accuracy
 
@@ -116,9 +162,7 @@ wording).
 {table}
 ## Training
 
-`sambay train recipes/tutor.toml`, on two CPU cores, AdamW under muP++ (residual branches scaled by 1/sqrt(2 x depth),
-no weight decay on embeddings, norms and vectors), bfloat16 products over float32 weights. The data is generated, so
-there is nothing to download; the log is `recipes/tutor.log.jsonl`. Weights are stored in float16 and run in float32.
+{training}
 
 Made with sambay {version}. MIT licence.
 """

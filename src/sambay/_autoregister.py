@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 __all__ = ["install"]
 
@@ -48,14 +49,15 @@ class _AutoClassFinder:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
-            spec = None if finder is self or find is None else find(name, path, target)
+            spec: ModuleSpec | None = None if finder is self or find is None else find(name, path, target)
             if spec is not None:
                 self._watch(name, spec)
-                return spec  # type: ignore[no-any-return]
+                return spec
         return None
 
     def _watch(self, name: str, spec: ModuleSpec) -> None:
-        execute = getattr(spec.loader, "exec_module", None)
+        loader: Any = spec.loader  # of any kind
+        execute = getattr(loader, "exec_module", None)
         if execute is None:
             return
 
@@ -65,7 +67,7 @@ class _AutoClassFinder:
             self.register()
 
         try:
-            spec.loader.exec_module = execute_and_register  # type: ignore[union-attr, method-assign]
+            loader.exec_module = execute_and_register
         except AttributeError:  # a loader that cannot be changed: `import sambay.hf` still registers
             return
 

@@ -29,13 +29,13 @@ from sambay.errors import CheckpointError, ConfigError
 from sambay.files import StoredTensor, atomic_write, few, open_weights, write_weights
 
 __all__ = [
-    "GENERATION_FILE", "NAMES", "load_generation_config", "load_weights", "resolve_dtype", "save_config",
-    "save_generation_config", "save_weights", "to_disk_name", "to_memory_name",
+    "GENERATION_FILE", "HEAD", "NAMES", "check_tied_head", "load_generation_config", "load_weights",
+    "resolve_dtype", "save_config", "save_generation_config", "save_weights", "to_disk_name", "to_memory_name",
 ]  # fmt: skip
 
 GENERATION_FILE = "generation_config.json"
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 _LAYER_GROUPS = (  # a prefix in memory, the same on disk, what may follow either
     ("mixer_norm", "input_layernorm", "weight bias"),
@@ -148,7 +148,7 @@ def load_weights(
     wanted = {to_disk_name(name): (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
     with contextlib.ExitStack() as stack:
         stored = open_weights(directory, stack)
-        tied_head = None if _HEAD in wanted or _EMBEDDING not in wanted else stored.pop(_HEAD, None)
+        tied_head = None if HEAD in wanted or _EMBEDDING not in wanted else stored.pop(HEAD, None)
         _check({disk: shape for disk, (_, shape) in wanted.items()}, stored, directory)
         if tied_head is not None:
             _check_tied_head(tied_head, stored[_EMBEDDING])
@@ -259,12 +259,24 @@ def _check(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTen
         raise CheckpointError(f"the weights in {where} do not fit the configuration: tensors {found}")
 
 
+def check_tied_head(directory: Path) -> None:
+    """Refuse a checkpoint whose files hold a head that is not the embedding, for a model that ties the two.
+
+    Raises:
+        CheckpointError: they differ, or the files are missing or damaged.
+    """
+    with contextlib.ExitStack() as stack:
+        stored = open_weights(directory, stack)
+        if HEAD in stored:
+            _check_tied_head(stored[HEAD], stored[_EMBEDDING])
+
+
 def _check_tied_head(head: StoredTensor, embedding: StoredTensor) -> None:
     """A file may repeat the tied embedding as the head, but not contradict it; compared bit by bit."""
     same = (head.shape, head.dtype) == (embedding.shape, embedding.dtype)
     if not same or not torch.equal(head.read().view(torch.uint8), embedding.read().view(torch.uint8)):
         raise CheckpointError(
-            f"{head.path} holds a {_HEAD} ({head.dtype}, {list(head.shape)}) that differs from the embedding "
+            f"{head.path} holds a {HEAD} ({head.dtype}, {list(head.shape)}) that differs from the embedding "
             f"({embedding.dtype}, {list(embedding.shape)}), but the configuration ties the two: "
             "set tie_word_embeddings to false"
         )

@@ -62,7 +62,8 @@ def _project_rows(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
     if isinstance(linear, QuantLinear):
         return linear.rows(x, rows)
     if not _is_plain(linear):
-        return linear(x)[..., rows]  # type: ignore[no-any-return]
+        whole: Tensor = linear(x)
+        return whole[..., rows]
     assert isinstance(linear, nn.Linear)
     return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
@@ -224,7 +225,8 @@ class GatedMemoryUnit(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """(R, h) hidden states and (R, d) memory of the same tokens -> (R, h)."""
-        return self.out_proj(memory * F.silu(self.in_proj(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.out_proj(memory * F.silu(self.in_proj(x)))
+        return out
 
 
 class MLP(nn.Module):
@@ -245,7 +247,8 @@ class MLP(nn.Module):
         if packed is not None and ops.served_natively(x):
             return ops.packed_mlp(x, *packed)
         gate, up = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(up * F.silu(gate))  # type: ignore[no-any-return]
+        out: Tensor = self.fc2(up * F.silu(gate))
+        return out
 
 
 class Block(nn.Module):
@@ -273,7 +276,8 @@ class Block(nn.Module):
 
     def normed(self, hidden: Tensor) -> Tensor:
         """The mixer's input, in the dtype of the weights: (N, h) float32 -> (N, h)."""
-        return self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))  # type: ignore[no-any-return]
+        normed: Tensor = self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))
+        return normed
 
     def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""

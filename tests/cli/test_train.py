@@ -55,6 +55,20 @@ def test_control_c_saves_and_says_how_to_go_on(sambay, recipe, tmp_path, monkeyp
     assert summary["eval"]["all"] > 0
 
 
+def test_control_c_during_the_last_step_stops_nothing(sambay, recipe, tmp_path, monkeypatch):
+    add = module._Tally.add
+
+    def add_and_interrupt(tally, report):
+        add(tally, report)
+        if report.step == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(module._Tally, "add", add_and_interrupt)
+    result = sambay("train", recipe, "-o", tmp_path / "run")
+    assert result.status == 0, result.err
+    assert result.out == f"6 of 6 steps done\n{tmp_path / 'run' / 'checkpoint-6'}\n"
+
+
 def test_minutes(sambay, recipe, tmp_path):
     recipe.write_text(recipe.read_text().replace("steps = 6", "steps = 100000"))
     result = sambay("train", recipe, "-o", tmp_path / "run", "--minutes", "0.01", "--json")

@@ -147,6 +147,10 @@ def test_a_file_may_repeat_the_tied_embedding_as_the_head(saved, tmp_path, tiny)
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
     ids = torch.arange(12).view(1, -1)
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(ids, use_cache=False).logits, tiny(ids))
+    weights["lm_head.weight"][3, 4] += 1
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"differs from the embedding .* set tie_word_embeddings to false"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_wrapping_shares_the_weights(tiny):

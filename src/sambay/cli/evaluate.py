@@ -24,7 +24,7 @@ EXAMPLES = """Examples:
 
 sambay eval
 
-sambay eval runs/tutor/checkpoint-8000 --problems 200 -o attempts.jsonl
+sambay eval runs/tutor/checkpoint-2400 --problems 200 -o attempts.jsonl
 
 sambay eval --families fractions,equations --json
 """

@@ -120,7 +120,7 @@ def _drive(trainer: Trainer, tally: _Tally, max_seconds: float | None) -> bool:
         def on_step(report: StepReport) -> None:
             tally.add(report)
             show(report)
-            if interrupt.requested:
+            if interrupt.requested and report.step < trainer.recipe.schedule.steps:
                 raise _Stopped
 
         try:

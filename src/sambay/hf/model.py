@@ -6,6 +6,7 @@ Shape legend: B rows, T columns (with padding), N real tokens in D documents, K 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
@@ -15,8 +16,10 @@ from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.hub import cached_file
 
 from sambay.batch import Batch
+from sambay.checkpoint import HEAD, check_tied_head
 from sambay.errors import CheckpointError, PromptError, SambaYError
 from sambay.hf.cache import SambaYCache
 from sambay.hf.config import Phi4FlashConfig
@@ -25,6 +28,9 @@ from sambay.hf.packing import Packing, document_numbers
 from sambay.model import Head, SambaY
 
 __all__ = ["Phi4FlashForCausalLM"]
+
+_WHERE = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+"""Arguments of `from_pretrained` that say where a checkpoint is found."""
 
 
 class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
@@ -74,21 +80,25 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             **kwargs: likewise; `dtype`, `device_map`, `quantization_config`, ...
 
         Raises:
-            CheckpointError: tensors are missing or surplus. transformers would go on, with random ones or without.
+            CheckpointError: tensors are missing or surplus, or a tied head differs from the embedding.
+                transformers would go on, with random ones or without.
             SambaYError: a `device_map` that splits the model.
         """
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
+        where = args[0] if args else kwargs.get("pretrained_model_name_or_path", "")
         # A file may repeat the tied embedding as the head.
-        tied = "lm_head.weight" if model.model.lm_head.weight is None else None
+        tied = HEAD if model.model.lm_head.weight is None else None
         for keys, problem in (("missing_keys", "lacks"), ("unexpected_keys", "has surplus")):
             names = sorted({disk_name(name) for name in info[keys]} - {tied})
             if names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 raise CheckpointError(
-                    f"the checkpoint {args[0] if args else ''} {problem} tensors, {len(names)} of them: "
-                    f"{', '.join(names[:5])}{more}"
+                    f"the checkpoint {where} {problem} tensors, {len(names)} of them: {', '.join(names[:5])}{more}"
                 )
+        if where and tied is not None and info["unexpected_keys"]:
+            given = {key: kwargs[key] for key in _WHERE if key in kwargs}
+            check_tied_head(Path(str(cached_file(where, "config.json", **given))).parent)
         places = set((getattr(model, "hf_device_map", None) or {}).values())
         if len(places) > 1 or "disk" in places:
             raise SambaYError(
@@ -233,6 +243,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         )
         return loss
 
+    # What is overridden here has other parameters in each version of transformers, hence the ignores.
     def _prepare_cache_for_generation(  # type: ignore[override, unused-ignore]
         self,
         generation_config: GenerationConfig,
@@ -251,6 +262,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         if kind not in (None, "dynamic"):
             raise SambaYError(f"cache_implementation={kind!r} is not supported: leave it out, the cache is our own")
         if generation_config.use_cache is False or model_kwargs.get("past_key_values") is not None:
+            # transformers gives `self` a type of its own there.
             prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc, unused-ignore]
             prepare(generation_config, model_kwargs, *args, **kwargs)
         else:
@@ -315,7 +327,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         self.model.config = self.config.to_sambay()
         return embedding
 
-    def _get_resized_lm_head(  # type: ignore[override, unused-ignore]
+    def _get_resized_lm_head(  # type: ignore[override, unused-ignore]  # as above
         self,
         old_lm_head: Head,
         *args: Any,  # noqa: ANN401

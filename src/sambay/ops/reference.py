@@ -13,7 +13,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, ParamSpec, cast
+from typing import Any, NamedTuple, ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +133,8 @@ def selective_scan(
     u, dt, b, c = (x.float() if order is None else x.float().index_select(0, order) for x in (u, dt, b, c))
     decay = a.float().t().contiguous()
     initial = None if state is None else state.hidden[batch.time_major_slots]
-    y, final = cast("tuple[Tensor, Tensor]", _Scan.apply(u, dt, decay, b, c, initial, widths))  # type: ignore[no-untyped-call]
+    scan: Callable[..., tuple[Tensor, Tensor]] = _Scan.apply  # torch leaves it without types
+    y, final = scan(u, dt, decay, b, c, initial, widths)
     if state is not None:
         state.hidden[batch.time_major_slots] = final.detach()
     y = torch.addcmul(y, skip.float(), u)

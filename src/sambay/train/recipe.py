@@ -261,16 +261,16 @@ class Recipe:
         return content
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", DataRecipe, OptimizerRecipe, ScheduleRecipe, RunRecipe)
 
 
 def _table(kind: type[_T], values: object, name: str) -> _T:
     """Build one table, checking key names and types against its defaults."""
     if not isinstance(values, dict):
         raise ConfigError(f"[{name}] must be a table")
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(kind)}
     defaults = kind()
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(f"[{name}] has an unknown key {key!r}: it knows {', '.join(fields)}")
