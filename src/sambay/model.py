@@ -48,9 +48,10 @@ def _is_plain(linear: nn.Module) -> bool:
 
 def _project(linear: nn.Linear, x: Tensor, *, bias: bool = True) -> Tensor:
     """A small projection, for decoding without torch's threads: (N, k) -> (N, rows); without its bias if asked."""
-    plain = _is_plain(linear)
-    if plain and (linear.bias is None or not bias):
-        return ops.plain_linear(x, linear.weight) if ops.few_rows(x, linear.weight) else F.linear(x, linear.weight)
+    if _is_plain(linear) and (linear.bias is None or not bias) and ops.few_rows(x, linear.weight):
+        return ops.plain_linear(x, linear.weight)
+    if _is_plain(linear) and not bias:
+        return F.linear(x, linear.weight)
     return linear(x)  # type: ignore[no-any-return]
 
 
