@@ -71,7 +71,7 @@ inline void block(const Weights& weights, typename V::Floats scale, const Activa
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
         const typename V::Bytes w = weights(j);
-        for (int t = 0; t < T; ++t) sum[t] = V::template dot<Bits>(sum[t], w, codes + t * a.k + 4 * j);
+        for (int t = 0; t < T; ++t) sum[t] = V::template dot<Bits>(sum[t], w, V::four(codes + t * a.k + 4 * j));
     }
     for (int t = 0; t < T; ++t) {
         const typename V::Floats both = V::mul(scale, V::floats(a.scales[(row + t) * blocks + at]));
@@ -164,6 +164,49 @@ void unpacked_tile(const uint8_t* codes, const float* scales, int64_t group, int
 }
 
 
+// The same for two panels: an activation is loaded once for both. Every result is made of the same operations in the
+// same order as that of unpacked_tile.
+template <class V, int Bits, int T>
+void unpacked_pair(const uint8_t* codes, const float* scales, int64_t panel_codes, int64_t panel_scales, int64_t group,
+                   int64_t blocks, const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
+    constexpr int32_t zero = Bits == 4 ? 8 : 128;
+    const int64_t parts = group / 32, all = a.k / 32;
+    typename V::Floats acc[2][T];
+    for (int p = 0; p < 2; ++p)
+        for (int t = 0; t < T; ++t) acc[p][t] = fresh ? V::floats(0) : V::load(out + t * stride + 16 * p);
+    for (int64_t b = 0; b < blocks; ++b) {
+        typename V::Ints sum[2][T];
+        for (int t = 0; t < T; ++t) sum[0][t] = sum[1][t] = V::ints(-zero * a.sums[(row + t) * all + at + b]);
+        const int8_t* x = a.codes + row * a.k + 32 * (at + b);
+        const uint8_t* c = codes + 512 * b;
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) {
+            const typename V::Bytes first = V::bytes(c + 64 * j), second = V::bytes(c + panel_codes + 64 * j);
+            for (int t = 0; t < T; ++t) {
+                const typename V::Four four = V::four(x + t * a.k + 4 * j);
+                sum[0][t] = V::template dot<Bits>(sum[0][t], first, four);
+                sum[1][t] = V::template dot<Bits>(sum[1][t], second, four);
+            }
+        }
+        for (int p = 0; p < 2; ++p) {
+            const typename V::Floats scale = V::load(scales + p * panel_scales + 16 * (b / parts));
+            for (int t = 0; t < T; ++t)
+                acc[p][t] = V::fma(V::to_floats(sum[p][t]), V::mul(scale, V::floats(a.scales[(row + t) * all + at + b])), acc[p][t]);
+        }
+    }
+    for (int p = 0; p < 2; ++p)
+        for (int t = 0; t < T; ++t) V::store(out + t * stride + 16 * p, acc[p][t]);
+}
+
+template <class V, int Bits, int T>
+void pair_tile(int count, const uint8_t* codes, const float* scales, int64_t panel_codes, int64_t panel_scales, int64_t group,
+               int64_t blocks, const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
+    if constexpr (T == 0) return;
+    else if (count == T)
+        unpacked_pair<V, Bits, T>(codes, scales, panel_codes, panel_scales, group, blocks, a, row, at, out, stride, fresh);
+    else pair_tile<V, Bits, T - 1>(count, codes, scales, panel_codes, panel_scales, group, blocks, a, row, at, out, stride, fresh);
+}
+
 template <class V, int Bits, int T>
 void many_tile(int count, const uint8_t* codes, const float* scales, int64_t group, int64_t blocks,
                const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
@@ -191,8 +234,17 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
                 if (r == 0 || chunk < superblocks)
                     for (int64_t i = 0; i < panels; ++i)
                         unpack<V, Bits>(w, p + i, s, s + some, codes + i * 16 * chunk * per, scales + i * 32 * chunk);
-                for (int64_t t = 0; t < height; t += V::kTile)
-                    for (int64_t i = 0; i < panels; ++i)
+                int64_t paired = 0;
+                if constexpr (V::kPairTile > 0) {
+                    paired = panels / 2 * 2;
+                    for (int64_t t = 0; t < height; t += V::kPairTile)
+                        for (int64_t i = 0; i < paired; i += 2)
+                            pair_tile<V, Bits, V::kPairTile>(int(least(V::kPairTile, height - t)), codes + i * 16 * chunk * per,
+                                                             scales + i * 32 * chunk, 16 * chunk * per, 32 * chunk, w.group, blocks, a,
+                                                             r + t, s * per / 32, sums + t * width + 16 * i, width, s == 0);
+                }
+                for (int64_t t = 0; paired < panels && t < height; t += V::kTile)
+                    for (int64_t i = paired; i < panels; ++i)
                         many_tile<V, Bits, V::kTile>(int(least(V::kTile, height - t)), codes + i * 16 * chunk * per,
                                                      scales + i * 32 * chunk, w.group, blocks, a, r + t, s * per / 32,
                                                      sums + t * width + 16 * i, width, s == 0);

@@ -14,7 +14,7 @@ struct VAvx2 {
     struct Floats { __m256 at[2]; };
     struct Bytes { __m256i at[2]; };
 
-    static constexpr int kTile = 2;
+    static constexpr int kTile = 2, kPairTile = 0;
 
     static Ints ints(int32_t x) { return {{_mm256_set1_epi32(x), _mm256_set1_epi32(x)}}; }
     static Floats floats(float x) { return {{_mm256_set1_ps(x), _mm256_set1_ps(x)}}; }
@@ -37,11 +37,16 @@ struct VAvx2 {
         return low({{_mm256_srli_epi16(x.at[0], 4), _mm256_srli_epi16(x.at[1], 4)}});
     }
 
-    template <int Bits>
-    static Ints dot(Ints sum, Bytes weights, const int8_t* a) {
+    using Four = __m256i;
+    static Four four(const int8_t* p) {
         int32_t four;
-        std::memcpy(&four, a, 4);
-        const __m256i act = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+        std::memcpy(&four, p, 4);
+        return _mm256_set1_epi32(four);
+    }
+
+    template <int Bits>
+    static Ints dot(Ints sum, Bytes weights, Four act) {
+        const __m256i ones = _mm256_set1_epi16(1);
         for (int half = 0; half < 2; ++half) {
             __m256i pairs;
             if constexpr (Bits == 4) {

@@ -14,8 +14,9 @@ struct VAvx512 {
     using Floats = __m512;
     using Bytes = __m512i;
 
-    // 8 sums, 8 accumulators, and room for weights, scales and masks among 32 registers.
-    static constexpr int kTile = 8;
+    // 8 sums, 8 accumulators, and room for weights, scales and masks among 32 registers; or 12 and 12 of two panels,
+    // which load an activation once for both.
+    static constexpr int kTile = 8, kPairTile = 6;
 
     static Ints ints(int32_t x) { return _mm512_set1_epi32(x); }
     static Floats floats(float x) { return _mm512_set1_ps(x); }
@@ -26,12 +27,15 @@ struct VAvx512 {
     static Bytes low(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
     static Bytes high(Bytes x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
 
-    template <int Bits>
-    static Ints dot(Ints sum, Bytes weights, const int8_t* a) {
+    using Four = __m512i;
+    static Four four(const int8_t* p) {
         int32_t four;
-        std::memcpy(&four, a, 4);
-        return _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(four));
+        std::memcpy(&four, p, 4);
+        return _mm512_set1_epi32(four);
     }
+
+    template <int Bits>
+    static Ints dot(Ints sum, Bytes weights, Four a) { return _mm512_dpbusd_epi32(sum, weights, a); }
 
     static Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
     static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }

@@ -17,8 +17,8 @@ struct VPortable {
     struct Floats { float at[16]; };
     struct Bytes { uint8_t at[64]; };
 
-    // Rows of activations that a kernel keeps in registers at once.
-    static constexpr int kTile = 2;
+    // Rows of activations that a kernel keeps in registers at once: with one panel, and with two (0: never two).
+    static constexpr int kTile = 2, kPairTile = 0;
 
     static Ints ints(int32_t x) { Ints r; for (auto& v : r.at) v = x; return r; }
     static Floats floats(float x) { Floats r; for (auto& v : r.at) v = x; return r; }
@@ -29,11 +29,15 @@ struct VPortable {
     static Bytes low(Bytes x) { for (auto& v : x.at) v &= 15; return x; }
     static Bytes high(Bytes x) { for (auto& v : x.at) v >>= 4; return x; }
 
-    // sum += four unsigned weights times the four signed activations at `a`, in every lane.
+    // Four signed activations, the same for every lane.
+    struct Four { int8_t at[4]; };
+    static Four four(const int8_t* p) { Four r; std::memcpy(r.at, p, 4); return r; }
+
+    // sum += four unsigned weights times the four activations, in every lane.
     template <int Bits>
-    static Ints dot(Ints sum, Bytes weights, const int8_t* a) {
+    static Ints dot(Ints sum, Bytes weights, Four a) {
         for (int lane = 0; lane < 16; ++lane)
-            for (int i = 0; i < 4; ++i) sum.at[lane] += int32_t(weights.at[4 * lane + i]) * a[i];
+            for (int i = 0; i < 4; ++i) sum.at[lane] += int32_t(weights.at[4 * lane + i]) * a.at[i];
         return sum;
     }
 
