@@ -64,10 +64,18 @@ struct PyHeads {
         : value{heads, kv_heads, width, maps, scale, lambda, at<const float>(norm), eps, norm_scale} {}
 };
 
+// Multiply-adds below which a call stays on the calling thread: it is done before another thread would have come, and
+// on a machine whose cores are busy (torch's threads spin, too) waiting for one costs much more.
+constexpr int64_t kSmall = 1 << 16;
+
+// `most` threads were thought of when scratch was measured; another Python thread may have raised their number since.
 template <class Arguments>
-void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments, int most = 1 << 30) {
+void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments, int64_t work, int most = 1 << 30) {
+    if (work < kSmall) {
+        kernel(arguments, Team{0, 1, nullptr, nullptr});
+        return;
+    }
     Pool::instance().run([&](const Team& team) {
-        // Another Python thread may have raised their number since the scratch was measured.
         if (team.count > most) throw std::runtime_error("the number of threads changed during a call");
         kernel(arguments, team);
     });
@@ -77,7 +85,8 @@ void linear(const Matrix& w, Address x, int64_t m, int64_t x_stride, Address out
     const WithoutGil release;
     const int threads = Pool::instance().threads();
     uint8_t* room = scratch.of(linear_bytes(m, w.packed, threads));
-    run(kernels().linear, LinearArguments{w.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room}, threads);
+    run(kernels().linear, LinearArguments{w.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room},
+        m * w.packed.rows * w.packed.k, threads);
 }
 
 // Only the rows `first` to `first + count` of the matrix, multiples of sixteen.
@@ -91,14 +100,15 @@ void linear_rows(const Matrix& w, int64_t first, int64_t count, Address x, int64
     part.rows_padded = (count + 15) / 16 * 16;
     const int threads = Pool::instance().threads();
     uint8_t* room = scratch.of(linear_bytes(m, part, threads));
-    run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, room}, threads);
+    run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, room},
+        m * part.rows * part.k, threads);
 }
 
 void plain_linear(Address weight, bool half, int64_t rows, int64_t k, Address x, int64_t m, int64_t x_stride, Address out,
                   int64_t out_stride) {
     const WithoutGil release;
     run(kernels().plain_linear, PlainArguments{at<const void>(weight), half, rows, k, at<const float>(x), m, x_stride,
-                                               at<float>(out), out_stride});
+                                               at<float>(out), out_stride}, m * rows * k);
 }
 
 void mlp(const Matrix& fc1, const Matrix& fc2, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
@@ -106,19 +116,20 @@ void mlp(const Matrix& fc1, const Matrix& fc2, Address x, int64_t m, int64_t x_s
     const int threads = Pool::instance().threads();
     uint8_t* room = scratch.of(mlp_bytes(m, fc1.packed, fc2.packed, threads));
     run(kernels().mlp, MlpArguments{fc1.packed, fc2.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room},
-        threads);
+        3 * m * fc2.packed.rows * fc2.packed.k, threads);
 }
 
 void embedding_rows(const Matrix& w, Address rows, int64_t count, Address out) {
     const WithoutGil release;
-    run(kernels().embedding_rows, RowsArguments{w.packed, at<const int64_t>(rows), count, at<float>(out)});
+    run(kernels().embedding_rows, RowsArguments{w.packed, at<const int64_t>(rows), count, at<float>(out)}, count * w.packed.k);
 }
 
 void causal_conv(const PySequences& seq, Address x, int64_t x_stride, Address taps, Address bias, int64_t width, int64_t d,
                  Address state, bool half, Address out) {
     const WithoutGil release;
     run(kernels().causal_conv, ConvArguments{seq.value, at<const float>(x), x_stride, at<const float>(taps), at<const float>(bias),
-                                             width, d, at<void>(state), half, at<float>(out)});
+                                             width, d, at<void>(state), half, at<float>(out)},
+        seq.value.offsets[seq.value.count] * d * width);
 }
 
 void selective_scan(const PySequences& seq, Address u, Address raw, Address bias, Address a, Address b, Address c,
@@ -128,7 +139,8 @@ void selective_scan(const PySequences& seq, Address u, Address raw, Address bias
     run(kernels().selective_scan,
         ScanArguments{seq.value, at<const float>(u), at<const float>(raw), at<const float>(bias), at<const float>(a),
                       at<const float>(b), at<const float>(c), bc_stride, at<const float>(skip), at<float>(state), n, d,
-                      at<float>(y), at<const float>(z), z_stride, at<float>(gated)});
+                      at<float>(y), at<const float>(z), z_stride, at<float>(gated)},
+        seq.value.offsets[seq.value.count] * d * n * 4);
 }
 
 void window_attention(const PySequences& seq, const PyHeads& heads, int64_t rows, Address q, int64_t q_stride, Address k, Address v,
@@ -137,7 +149,8 @@ void window_attention(const PySequences& seq, const PyHeads& heads, int64_t rows
     uint8_t* room = scratch.of(window_bytes(rows, heads.value));
     run(kernels().window_attention,
         WindowArguments{seq.value, heads.value, at<const float>(q), q_stride, at<const float>(k), at<const float>(v), kv_stride,
-                        at<void>(keys), at<void>(values), half, window, at<float>(out), room});
+                        at<void>(keys), at<void>(values), half, window, at<float>(out), room},
+        rows * window * heads.value.heads * heads.value.width * 3);
 }
 
 void shared_attention(int64_t rows, Address seen, Address table_start, Address pages, int64_t page_size, const PyHeads& heads,
@@ -146,14 +159,15 @@ void shared_attention(int64_t rows, Address seen, Address table_start, Address p
     run(kernels().shared_attention,
         SharedArguments{rows, at<const int64_t>(seen), at<const int64_t>(table_start), at<const int64_t>(pages), page_size,
                         heads.value, at<const float>(q), q_stride, at<const void>(keys), at<const void>(values), half,
-                        at<float>(out)});
+                        at<float>(out)},
+        rows * at<const int64_t>(seen)[0] * heads.value.heads * heads.value.width * 3);
 }
 
 void add_norm(int64_t m, int64_t width, Address hidden, Address mixed, float scale, Address weight, Address bias, bool centred,
               float eps, Address out) {
     const WithoutGil release;
     run(kernels().add_norm, NormArguments{m, width, at<float>(hidden), at<const float>(mixed), scale, at<const float>(weight),
-                                          at<const float>(bias), centred, eps, at<float>(out)});
+                                          at<const float>(bias), centred, eps, at<float>(out)}, m * width);
 }
 
 }  // namespace
