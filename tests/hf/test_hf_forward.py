@@ -205,7 +205,7 @@ def test_hidden_states(hf, side, use_cache):
     assert [tuple(h.shape) for h in out.hidden_states] == [(*ids.shape, 64)] * (hf.config.num_hidden_layers + 1)
     real = mask.bool()
     assert torch.equal(out.hidden_states[0][real], hf.get_input_embeddings()(ids)[real])
-    logits = hf.model.lm_head(out.hidden_states[-1], hf.model.embedding.weight)
+    logits = hf.model.lm_head(out.hidden_states[-1], hf.model.embedding)
     torch.testing.assert_close(logits[real], plain.logits[real])
     assert not any(h[~real].any() for h in out.hidden_states)
     for keep in (3, torch.tensor([-1, 2])):

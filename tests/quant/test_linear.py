@@ -99,24 +99,6 @@ def test_embedding_and_logits():
     assert table.logits(x.bfloat16()).dtype is torch.bfloat16
 
 
-def test_a_native_kernel_is_used_where_it_serves(monkeypatch):
-    layer, weight = filled(QuantLinear, 20, 40, QuantFormat(4, 32))
-    seen = []
-
-    class Native:
-        @staticmethod
-        def quant_product(packed, x, format, rows, start, stop):
-            assert packed.data_ptr() == layer.packed.data_ptr()
-            assert (format, rows) == (layer.format, 20)
-            seen.append((x.dtype, start, stop))
-            return None if len(x) > 2 else torch.full((len(x), stop - start), 7.0)
-
-    monkeypatch.setattr(module, "_NATIVE", Native)
-    assert (layer.rows(inputs(2, 40).bfloat16(), slice(3, 9)) == 7).all()
-    close(layer(inputs(3, 40)), inputs(3, 40) @ weight.T)  # it did not want that one
-    assert seen == [(torch.float32, 3, 9), (torch.float32, 0, 20)]
-
-
 def test_moving_and_casting_leave_the_codes_alone():
     layer, _ = filled(QuantLinear, 20, 40, QuantFormat(4, 32), bias=True)
     before = layer.packed.clone()
