@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from helpers import opened
+from helpers import BOUND, error, opened
 from sambay import state as state_module
 from sambay.config import PRESETS, SambaYConfig
 from sambay.errors import ContextError, PromptError
@@ -315,7 +315,9 @@ def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
                 seen[other] = seen[other] + new.tolist()
                 with torch.no_grad():
                     alone = model(torch.tensor(seen[other]), logits="last")[0]
-                assert torch.allclose(row, alone, rtol=0, atol=1e-4)
+                # Relative, as everywhere: against the oracle in float64, this model's logits of about 12 are off by up to
+                # 4e-4 in plain torch and 1e-4 on the kernels.
+                assert error(row, alone.double().numpy()) < BOUND
         elif act == "copy":
             target = rng.choice(list(seen))
             pool.copy(slot, target)

@@ -53,7 +53,9 @@ def packed(lengths, starts, wanted=None):
 
 @pytest.mark.parametrize(("lengths", "starts"), BATCHES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("d", "taps", "bias"), [(96, 4, True), (52, 4, False), (16, 2, True), (7, 8, True), (20005, 4, True)])
+@pytest.mark.parametrize(
+    ("d", "taps", "bias"), [(96, 4, True), (52, 4, False), (16, 2, True), (7, 8, True), (20005, 4, True)]
+)
 def test_convolution(lengths, starts, dtype, d, taps, bias):
     batch, states = packed(lengths, starts), []
     x, weight = torch.randn(sum(lengths), 2 * d)[:, :d], torch.randn(d, 1, taps)
@@ -71,7 +73,9 @@ def test_convolution(lengths, starts, dtype, d, taps, bias):
 
 
 @pytest.mark.parametrize(("lengths", "starts"), BATCHES)
-@pytest.mark.parametrize(("d", "n", "bias"), [(96, 16, True), (52, 16, True), (40, 5, False), (7, 64, True), (1029, 16, True)])
+@pytest.mark.parametrize(
+    ("d", "n", "bias"), [(96, 16, True), (52, 16, True), (40, 5, False), (7, 64, True), (1029, 16, True)]
+)
 def test_scan(lengths, starts, d, n, bias):
     batch, states, rows = packed(lengths, starts), [], sum(lengths)
     u, step, z = torch.randn(rows, d), torch.randn(rows, d) * 3, torch.randn(rows, 2 * d)[:, d:]
