@@ -315,8 +315,8 @@ def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
                 seen[other] = seen[other] + new.tolist()
                 with torch.no_grad():
                     alone = model(torch.tensor(seen[other]), logits="last")[0]
-                # Relative, as everywhere: against the oracle in float64, this model's logits of about 12 are off by up to
-                # 4e-4 in plain torch and 1e-4 on the kernels.
+                # Relative, as everywhere: against the oracle in float64, this model's logits of about 12 are off by
+                # up to 4e-4 in plain torch and 1e-4 on the kernels.
                 assert error(row, alone.double().numpy()) < BOUND
         elif act == "copy":
             target = rng.choice(list(seen))
