@@ -13,6 +13,7 @@ from torch import nn
 
 from sambay.config import LayerRole, SambaYConfig
 from sambay.model import SambaY
+from sambay.quant.formats import PANEL
 from sambay.quant.linear import QuantEmbedding
 from sambay.state import state_bytes
 
@@ -55,15 +56,13 @@ def weight_bytes(model: SambaY, sequences: int) -> int:
     """
     embedding = model.embedding
     if isinstance(embedding, QuantEmbedding):
-        panels, _, _ = embedding.packed.shape
-        row = embedding.packed.nbytes // (16 * panels)
-        whole = embedding.packed.nbytes
+        whole, rows = embedding.packed.nbytes, PANEL * embedding.packed.shape[0]
     else:
         assert isinstance(embedding, nn.Embedding)
-        row, whole = embedding.weight[0].nbytes, embedding.weight.nbytes
-    stored = sum(tensor.nbytes for tensor in model.state_dict().values())
+        whole, rows = embedding.weight.nbytes, embedding.weight.shape[0]
+    stored: int = sum(tensor.nbytes for tensor in model.state_dict().values())
     # A tied head reads the whole matrix, which `stored` has once.
-    return stored + sequences * row - (0 if model.config.tie_word_embeddings else whole)
+    return stored + sequences * (whole // rows) - (0 if model.config.tie_word_embeddings else whole)
 
 
 def step_traffic(model: SambaY, sequences: int, start: int) -> Traffic:

@@ -101,8 +101,8 @@ def _check_memory(model: SambaY, sequences: int, tokens: int) -> None:
     needed, free = sequences * (sum(sizes.values()) + tokens * entry), _free_memory()
     if free is not None and needed > free:
         raise ConfigError(
-            f"the states of {sequences} sequences of {tokens} tokens take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-            "of memory are free: choose fewer sequences or tokens"
+            f"the states of {sequences} sequences of {tokens} tokens take {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB of memory are free: choose fewer sequences or tokens"
         )
 
 

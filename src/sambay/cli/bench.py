@@ -26,7 +26,7 @@ EXAMPLES = """Examples:
 
 sambay bench machine
 
-sambay bench decode --depth 0,1024
+sambay bench decode --batch 1,16
 
 sambay bench decode random:phi4-mini-flash --batch 1 --plot decode.png --save results.jsonl
 """
@@ -68,6 +68,8 @@ class Recorded(TyperGroup):
 
 
 _TYPED = "sambay.bench.typed"
+_DEPTHS = "0,512,2048,8192"
+_GENERATED = 32_768
 
 
 def show_help(context: typer.Context) -> None:
@@ -96,7 +98,13 @@ def machine(
 def decode(
     context: typer.Context,
     model: Model = None,
-    depth: Annotated[str, typer.Option(help="Tokens before; several, with commas.")] = "0,512,2048,8192",
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens before, with commas; by default those of 0,512,2048,8192 that the context has room for.",
+            show_default=False,
+        ),
+    ] = None,
     batch: Annotated[str, typer.Option(help="Sequences that advance together.")] = "1,4,16",
     tokens: Steps = 8,
     rounds: Rounds = 5,
@@ -110,9 +118,12 @@ def decode(
 
     A depth is reached by filling states and caches with random numbers, which costs a step what a real text would.
     """
-    depths, batches = _numbers("--depth", depth, 0), _numbers("--batch", batch, 1)
+    depths, batches = _numbers("--depth", _DEPTHS if depth is None else depth, 0), _numbers("--batch", batch, 1)
     run = _Run(context, "decode", as_json, plot, save, threads)
     found = run.open(model, dtype)
+    if depth is None:
+        most = found.model.config.max_position_embeddings - tokens
+        depths = [one for one in depths if one <= most] or [0]
     with task_progress("Measuring") as bar:
         from sambay.bench.decode import measure_decode
 
@@ -148,7 +159,14 @@ def latency(
     context: typer.Context,
     model: Model = None,
     prompt: Annotated[int, typer.Option(min=1, help="Tokens before the first one that is generated.")] = 2048,
-    generate: Annotated[int, typer.Option(min=1, help="Tokens at the end of the curve.")] = 32_768,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens at the end of the curve; by default 32768, or what the context has room for.",
+            show_default=False,
+        ),
+    ] = None,
     points: Annotated[int, typer.Option(min=2, help="Depths that are measured.")] = 8,
     tokens: Steps = 8,
     rounds: Rounds = 5,
@@ -164,6 +182,8 @@ def latency(
     """
     run = _Run(context, "latency", as_json, plot, save, threads)
     found = run.open(model, dtype)
+    if generate is None:
+        generate = max(1, min(_GENERATED, found.model.config.max_position_embeddings - prompt))
     with task_progress("Measuring") as bar:
         from sambay.bench.decode import measure_latency
 
