@@ -25,7 +25,8 @@ FLOORS = [
     {"quant"},
     {"model"},
     {"engine", "data", "quant.calibrate"},
-    {"hf", "train", "eval", "bench", "server", "quant.convert", "quant.measure"},
+    {"hf", "train", "eval", "server", "quant.convert", "quant.measure"},
+    {"bench"},
     {"cli"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

@@ -62,7 +62,7 @@ def test_the_shell_examples_run():
 
 def test_every_command_that_is_named_exists():
     named = set(re.findall(r"^sambay (\w+)", README, re.MULTILINE))
-    assert named == {"chat", "generate", "info", "train", "eval"}
+    assert named == {"chat", "generate", "info", "train", "eval", "bench"}
     for name in named:
         assert run("-m", "sambay", name, "--help").returncode == 0
 

@@ -9,7 +9,7 @@ from sambay._version import __version__
 from sambay.cli import app as module
 from sambay.cli.interrupt import deferred_interrupt
 
-COMMANDS = ["generate", "chat", "info", "train", "eval"]
+COMMANDS = ["generate", "chat", "info", "train", "eval", "bench"]
 
 
 def test_help_lists_the_commands(sambay):

@@ -1,4 +1,4 @@
-"""The command line: `sambay generate`, `chat`, `info`, `train` and `eval`.
+"""The command line: `sambay generate`, `chat`, `info`, `train`, `eval`, `quantize` and `bench`.
 
 Nothing here imports torch before a command needs it, so that `sambay --help` answers at once.
 """

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sambay._version import __version__
-from sambay.cli import chat, evaluate, generate, info, quantize, train
+from sambay.cli import bench, chat, evaluate, generate, info, quantize, train
 from sambay.cli.failures import explain, print_error
 
 __all__ = ["app", "main", "run"]
@@ -28,11 +28,11 @@ app = typer.Typer(
 )
 
 
-def _add(name: str, command: Callable[..., None], examples: str) -> None:
+def _add(name: str, command: Callable[..., None], examples: str, group: typer.Typer = app) -> None:
     # Source lines are not the terminal's: each paragraph is one line, for rich to break.
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-    app.command(name, help=text, epilog=examples)(command)
+    group.command(name, help=text, epilog=examples)(command)
 
 
 _add("generate", generate.generate, generate.EXAMPLES)
@@ -41,6 +41,17 @@ _add("info", info.info, info.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("eval", evaluate.evaluate, evaluate.EXAMPLES)
 _add("quantize", quantize.quantize, quantize.EXAMPLES)
+
+_bench = typer.Typer(cls=bench.Recorded)
+for _name, (_command, _examples) in bench.COMMANDS.items():
+    _add(_name, _command, _examples, _bench)
+_bench.callback(invoke_without_command=True)(bench.show_help)
+app.add_typer(
+    _bench,
+    name="bench",
+    help="Measure what this machine can do, and how near a model comes to it.",
+    epilog=bench.EXAMPLES,
+)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,119 @@
+"""The model of a benchmark: a checkpoint, or seeded random weights in the shape of a preset, made once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sambay import hub
+from sambay.config import PRESETS, preset
+from sambay.errors import CheckpointError, ConfigError
+from sambay.model import SambaY
+from sambay.quant.convert import random_quantised
+from sambay.quant.formats import BITS, QuantFormat
+from sambay.quant.stored import is_quantised
+
+__all__ = ["BenchModel", "cache_directory", "locate", "open_model"]
+
+_RANDOM = "random:"
+_GROUP = 32
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class BenchModel:
+    """A loaded model and what to say about it.
+
+    Attributes:
+        name: as typed, or that of the bundled one.
+        model: on the CPU.
+        random: whether the weights are random: they measure speed, never quality.
+    """
+
+    name: str
+    model: SambaY
+    random: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record says of it."""
+        model = self.model
+        return {
+            "name": self.name,
+            "parameters": model.config.num_parameters(),
+            "bytes": sum(tensor.nbytes for tensor in model.state_dict().values()),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "quantised": is_quantised(model),
+            "random": self.random,
+            "layers": model.config.num_hidden_layers,
+            "hidden_size": model.config.hidden_size,
+            "context": model.config.max_position_embeddings,
+        }
+
+
+def cache_directory() -> Path:
+    """Where what can be made again is kept for this user; it need not exist."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    if home:
+        return Path(home) / "sambay"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "sambay"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "sambay"
+
+
+def locate(model: str | None, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The directory of a model; one with random weights is made if this user has not got it yet.
+
+    Args:
+        model: a directory, a hub name, `random:PRESET[:BITS]`, or None for the bundled model.
+        progress: called with (bytes written, bytes in all) where one is made.
+
+    Raises:
+        ConfigError: no such preset, or bits that weights cannot have.
+        CheckpointError: no such model, or the cache cannot be written.
+    """
+    if model is None:
+        return hub.bundled_model()
+    if model.startswith(_RANDOM):
+        name, _, digits = model.removeprefix(_RANDOM).partition(":")
+        if digits not in ("", *map(str, BITS)):
+            raise ConfigError(f"{model} asks for weights of {digits!r} bits: choose 4 or 8, such as {_RANDOM}{name}:4")
+        return _random(name, int(digits or 4), progress)
+    if model in PRESETS and not Path(model).is_dir():
+        raise CheckpointError(f"{model} is a preset, which has no weights: {_RANDOM}{model} makes random ones")
+    return hub.resolve(model)
+
+
+def _random(name: str, bits: int, progress: Callable[[int, int], None] | None) -> Path:
+    # The kernels compute in float32, and what is not quantised is small.
+    config = dataclasses.replace(preset(name), torch_dtype="float32")
+    mark = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+    directory = cache_directory() / "random" / f"{name}-{bits}bit-{mark}"
+    if not (directory / "config.json").is_file():
+        random_quantised(config, QuantFormat(bits, _GROUP), directory, _SEED, progress=progress)
+    return directory
+
+
+def open_model(
+    model: str | None, directory: Path, dtype: str, progress: Callable[[int, int], None] | None = None
+) -> BenchModel:
+    """Load a model.
+
+    Args:
+        model: as typed, None for the bundled one.
+        directory: that `locate` found.
+        dtype: of the weights; "auto" for that of the checkpoint.
+        progress: called with (bytes read, bytes in all).
+
+    Raises:
+        ConfigError, CheckpointError: what `SambaY.from_pretrained` refuses.
+    """
+    found = SambaY.from_pretrained(directory, dtype=dtype, progress=progress)
+    random = getattr(found, "quantisation_method", None) == "random"
+    return BenchModel(model or "the bundled model", found, random)

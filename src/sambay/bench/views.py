@@ -1,0 +1,201 @@
+"""How the figures of each mode are shown: the columns of its table, and its plot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sambay.errors import ConfigError, MissingExtraError
+
+__all__ = ["PLOT_FORMATS", "VIEWS", "Column", "View", "check_plot", "draw"]
+
+Row = dict[str, Any]
+
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        title: with the unit.
+        show: a row of a record -> what stands in the cell.
+        left: text, not a number.
+    """
+
+    title: str
+    show: Callable[[Row], str]
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """How a mode is shown.
+
+    Attributes:
+        columns: of the table.
+        note: how the figures came about, below the table.
+        x: a row -> its place on the horizontal axis, a number or a name.
+        y: a row -> its height.
+        series: a row -> the line it belongs to.
+        x_title: of the axis.
+        y_title: of the axis.
+        bars: bars with names instead of lines; one panel per series.
+    """
+
+    columns: tuple[Column, ...]
+    note: str
+    x: Callable[[Row], Any]
+    y: Callable[[Row], float]
+    series: Callable[[Row], str]
+    x_title: str
+    y_title: str
+    bars: bool = False
+
+
+_UNITS = {"B/s": (1e9, "GB/s"), "op/s": (1e9, "Gop/s"), "s": (1e-6, "us")}
+
+
+def _scaled(row: Row, name: str) -> str:
+    return f"{row[name] / _UNITS[row['unit']][0]:,.2f}"
+
+
+def _milliseconds(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{1e3 * row['seconds'][name]:,.2f}"
+
+
+_SECONDS = (
+    Column("ms, median", _milliseconds("median")),
+    Column("quartiles", lambda row: f"{1e3 * row['seconds']['q1']:,.2f}-{1e3 * row['seconds']['q3']:,.2f}"),
+    Column("min", _milliseconds("min")),
+    Column("tokens/s", lambda row: f"{row['tokens_per_second']:,.2f}"),
+)
+
+_MOVED = (
+    Column("MB moved", lambda row: f"{row['bytes']['total'] / 1e6:,.1f}"),
+    Column("bandwidth", lambda row: f"{row['bandwidth']['median'] / 1e9:,.2f}"),
+    Column("share", lambda row: f"{row['share']:.1%}"),
+)
+
+_SHORTCUT = "Depths are reached by filling states and caches with random numbers, which costs a step the same."
+
+VIEWS: dict[str, View] = {
+    "machine": View(
+        columns=(
+            Column("", lambda row: row["what"], left=True),
+            Column("", lambda row: row["variant"], left=True),
+            Column("median", lambda row: _scaled(row, "median")),
+            Column("quartiles", lambda row: f"{_scaled(row, 'q1')}-{_scaled(row, 'q3')}"),
+            Column("min", lambda row: _scaled(row, "min")),
+            Column("unit", lambda row: _UNITS[row["unit"]][1], left=True),
+        ),
+        note="Operations are two for a multiply-add.",
+        x=lambda row: row["variant"],
+        y=lambda row: row["median"] / _UNITS[row["unit"]][0],
+        series=lambda row: f"{row['what']}, {_UNITS[row['unit']][1]}",
+        x_title="",
+        y_title="",
+        bars=True,
+    ),
+    "decode": View(
+        columns=(
+            Column("batch", lambda row: f"{row['batch']:,}"),
+            Column("depth", lambda row: f"{row['depth']:,}"),
+            *_SECONDS,
+            *_MOVED,
+        ),
+        note=f"Times are of one step: a token for each sequence. {_SHORTCUT} Bytes are the least that a step can move; "
+        "the bandwidth (GB/s) was measured before each round.",
+        x=lambda row: row["depth"],
+        y=lambda row: row["tokens_per_second"],
+        series=lambda row: f"batch {row['batch']}",
+        x_title="tokens before",
+        y_title="tokens/s",
+    ),
+    "prefill": View(
+        columns=(
+            Column("length", lambda row: f"{row['length']:,}"),
+            Column("chunk", lambda row: f"{row['chunk']:,}"),
+            *_SECONDS,
+            Column("Gop", lambda row: f"{row['operations'] / 1e9:,.1f}"),
+            Column("Gop/s", lambda row: f"{row['operations_per_second'] / 1e9:,.1f}"),
+            Column("matrices", lambda row: f"{row['matrix']['median'] / 1e9:,.1f}"),
+            Column("share", lambda row: f"{row['share']:.1%}"),
+        ),
+        note="Operations (two for a multiply-add) are those that the logits of the last token need. Matrices: Gop/s of "
+        "one product of as many rows as a chunk has with a matrix of 2560 x 2560, measured before each round.",
+        x=lambda row: row["length"],
+        y=lambda row: row["tokens_per_second"],
+        series=lambda row: "whole" if row["chunk"] == row["length"] else f"chunks of {row['chunk']}",
+        x_title="tokens of the prompt",
+        y_title="tokens/s",
+    ),
+    "latency": View(
+        columns=(
+            Column("generated", lambda row: f"{row['generated']:,}"),
+            Column("seconds", lambda row: f"{row['seconds_since_start']:,.1f}"),
+            Column("depth", lambda row: f"{row['depth']:,}"),
+            *_SECONDS,
+            *_MOVED,
+        ),
+        note="Seconds are not of one long run: steps were timed at these depths, and the cost of a token taken to be "
+        f"linear between them; the prompt's own time is not in them. {_SHORTCUT}",
+        x=lambda row: row["generated"],
+        y=lambda row: row["seconds_since_start"],
+        series=lambda row: "",
+        x_title="tokens generated",
+        y_title="seconds",
+    ),
+}
+"""By the name of the mode."""
+
+
+def check_plot(path: Path) -> None:
+    """Find out before the work whether a plot can be drawn.
+
+    Raises:
+        ConfigError: a file of a kind that is not drawn.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in PLOT_FORMATS:
+        raise ConfigError(
+            f"--plot {path} ends in {path.suffix!r}: choose a name that ends in {', '.join(PLOT_FORMATS)}"
+        )
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("matplotlib", "bench", "--plot") from None
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Plot a record into a file whose name says its format.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    view = VIEWS[record["mode"]]
+    lines: dict[str, list[Row]] = {}
+    for row in record["results"]:
+        lines.setdefault(view.series(row), []).append(row)
+    figure = Figure(figsize=(8, 2 * len(lines)) if view.bars else (8, 5), layout="constrained")
+    if view.bars:
+        for axes, (name, rows) in zip(figure.subplots(len(lines), squeeze=False)[:, 0], lines.items(), strict=True):
+            axes.barh([view.x(row) for row in rows][::-1], [view.y(row) for row in rows][::-1])
+            axes.set_title(name)
+    else:
+        axes = figure.subplots()
+        for name, rows in lines.items():
+            axes.plot([view.x(row) for row in rows], [view.y(row) for row in rows], marker="o", label=name)
+        axes.set(xlabel=view.x_title, ylabel=view.y_title)
+        axes.set_ylim(bottom=0)
+        if len(lines) > 1:
+            axes.legend()
+    model = record.get("model")
+    what = record["mode"] if model is None else f"{record['mode']}: {model['name']}"
+    figure.suptitle(f"{what}{' (random weights)' if model and model['random'] else ''}, {record['machine']['cpu']}")
+    figure.savefig(path)

@@ -1,0 +1,204 @@
+"""What the modes measure and how their rows hang together; never how fast anything is."""
+
+import pytest
+import torch
+
+from sambay.bench import decode, machine, prefill, probes
+from sambay.bench.cost import prompt_operations, step_traffic
+from sambay.bench.decode import Decoding, measure_decode, measure_latency
+from sambay.bench.machine import measure_machine
+from sambay.bench.prefill import measure_prefill
+from sambay.bench.probes import MatrixProbe, bandwidth, pool_latency, served_by
+from sambay.bench.record import Spread
+from sambay.errors import BackendError, ConfigError, ContextError
+from sambay.ops import native
+from sambay.ops.backend import using
+from sambay.quant.formats import QuantFormat
+
+needs_kernels = pytest.mark.skipif(not native.usable(), reason="of the compiled kernels")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The probes answer at once: 1e9 bytes, 1e9 operations a second."""
+    monkeypatch.setattr(decode, "bandwidth", lambda: 1e9)
+    monkeypatch.setattr(MatrixProbe, "rate", lambda self: 1e9)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that goes on by half a second whenever it is asked for."""
+    now = [0.0]
+
+    def tick():
+        now[0] += 0.5
+        return now[0]
+
+    for module in (decode, prefill):
+        monkeypatch.setattr(module.time, "perf_counter", tick)
+
+
+def test_spread():
+    assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0, 3.0, 1)
+    assert Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Spread(3.0, 1.0, 2.0, 4.0, 5)
+    assert Spread.of([1.0, 2.0]).to_dict() == {"median": 1.5, "min": 1.0, "q1": 1.25, "q3": 1.75, "rounds": 2}
+
+
+def test_decode(packed, quick, clock):
+    told = []
+    rows = measure_decode(packed, [0, 20], [1, 2], tokens=4, rounds=3, progress=lambda *x: told.append(x))
+    assert [(row.batch, row.depth) for row in rows] == [(1, 0), (1, 20), (2, 0), (2, 20)]
+    assert told == [(done, 12) for done in range(1, 13)]
+    for row in rows:
+        mean = sum(step_traffic(packed, row.batch, row.depth + i).total for i in range(4)) / 4
+        assert row.traffic.total == pytest.approx(mean)
+        assert row.seconds == Spread.of([0.125] * 3)  # half a second for four steps
+        found = row.to_dict()
+        assert found["tokens_per_second"] == row.batch / 0.125
+        assert found["bytes_per_second"] == pytest.approx(mean / 0.125)
+        assert found["share"] == pytest.approx(mean / 0.125 / 1e9)
+        assert found["bandwidth"]["median"] == 1e9
+
+
+@pytest.mark.parametrize("name", ["tiny", "untied", "packed"])
+def test_every_kind_of_model_decodes_on_torch_too(request, quick, name):
+    with using("reference"):
+        [row] = measure_decode(request.getfixturevalue(name), [30], [2], tokens=1, rounds=1)
+    assert row.seconds.median > 0
+
+
+def test_impossible_measurements(tiny, quick):
+    with pytest.raises(ContextError, match=r"a depth of 4096 and 1 steps make 4097 tokens.*context of 4096: choose 1"):
+        measure_decode(tiny, [0, 4096], [1], tokens=1, rounds=1)
+    with pytest.raises(ContextError, match="a prompt of 5000 make 5000 tokens"):
+        measure_prefill(tiny, [5000], [0], rounds=1)
+    with pytest.raises(ContextError, match="a prompt of 4000 and 200 generated tokens make 4200"):
+        measure_latency(tiny, 4000, 200, points=2, tokens=1, rounds=1)
+    for depths, batches, tokens in (([], [1], 1), ([0], [], 1), ([-1], [1], 1), ([0], [0], 1), ([0], [1], 0)):
+        with pytest.raises(ConfigError, match="or more"):
+            measure_decode(tiny, depths, batches, tokens=tokens, rounds=1)
+    for lengths, chunks, rounds in (([0], [1], 1), ([1], [-1], 1), ([1], [1], 0), ([], [1], 1)):
+        with pytest.raises(ConfigError, match="or more"):
+            measure_prefill(tiny, lengths, chunks, rounds=rounds)
+    with pytest.raises(ConfigError, match="points is 1: a curve needs 2 or more"):
+        measure_latency(tiny, 1, 1, points=1, tokens=1, rounds=1)
+
+
+def test_prefill(packed, quick, clock):
+    told = []
+    rows = measure_prefill(packed, [8, 20], [6, 12, 0], rounds=2, progress=lambda *x: told.append(x))
+    assert [(row["length"], row["chunk"]) for row in rows] == [(8, 6), (8, 8), (20, 6), (20, 12), (20, 20)]
+    assert told[-1] == (10, 10)
+    for row in rows:
+        assert row["operations"] == prompt_operations(packed.config, row["length"])
+        assert row["seconds"]["median"] == 0.5
+        assert row["tokens_per_second"] == 2 * row["length"]
+        assert row["operations_per_second"] == 2 * row["operations"]
+        assert row["share"] == pytest.approx(row["operations"] / 0.5 / 1e9)
+        assert row["matrix"]["rows"] == row["chunk"]
+
+
+def test_a_prompt_in_chunks_is_that_prompt(tiny):
+    ids = torch.arange(45) * 7 % 512
+    expected = tiny(ids[None], logits="last")[0, -1]
+    for chunk in (45, 20, 9):
+        pool = tiny.new_state()
+        found = prefill._run(tiny, pool, pool.open(), ids, chunk)
+        assert found.shape == (1, 512)
+        assert torch.allclose(found[0], expected, atol=1e-4)
+        assert pool.lengths == [45]
+
+
+def test_latency_integrates_between_depths(tiny, monkeypatch):
+    def pretended(model, depths, batches, *, tokens, rounds, progress):
+        assert (batches, tokens, rounds, progress) == ((1,), 2, 5, None)
+        traffic, one = step_traffic(model, 1, 0), Spread.of([1.0])
+        return [Decoding(1, depth, Spread.of([depth / 10]), traffic, one, 0.5) for depth in depths]
+
+    monkeypatch.setattr(decode, "measure_decode", pretended)
+    rows = measure_latency(tiny, 10, 100, points=3, tokens=2, rounds=5)
+    assert [row["generated"] for row in rows] == [0, 50, 100]
+    assert [row["depth"] for row in rows] == [10, 60, 110]
+    # a token costs 1 second at first, 6 in the middle, 11 at the end
+    assert [row["seconds_since_start"] for row in rows] == pytest.approx([0, 50 * 3.5, 50 * 3.5 + 50 * 8.5])
+    rows = measure_latency(tiny, 4000, 96, points=2, tokens=2, rounds=5)
+    assert [row["depth"] for row in rows] == [4000, 4094]  # the last steps end within the context
+    assert [row["generated"] for row in measure_latency(tiny, 1, 2, points=8, tokens=2, rounds=5)] == [0, 1, 2]
+
+
+def test_latency_measures(tiny, quick):
+    rows = measure_latency(tiny, 4, 30, points=3, tokens=1, rounds=1)
+    assert [row["generated"] for row in rows] == [0, 15, 30]
+    seconds = [row["seconds_since_start"] for row in rows]
+    assert seconds == sorted(seconds)
+    assert all(row["seconds"]["median"] > 0 for row in rows)
+
+
+@needs_kernels
+def test_machine(monkeypatch):
+    used = []
+    monkeypatch.setattr(machine, "bandwidth", lambda: used.append(native.threads()) or 1.0)
+    monkeypatch.setattr(MatrixProbe, "rate", lambda self: used.append((str(self), native.describe().isa)) or 2.0)
+    monkeypatch.setattr(machine, "pool_latency", lambda barrier: 3.0 + barrier)
+    before, isa = native.threads(), native.describe().isa
+    native.set_threads(3)
+    try:
+        rows = measure_machine(rounds=2)
+        assert native.threads() == 3
+    finally:
+        native.set_threads(before)
+    assert native.describe().isa == isa
+    able = [name for name, obstacle in native.instruction_sets() if not obstacle]
+    turn = [1, 2, 3, *(("4 bits, group 32", name) for name in able), ("float32", isa)]
+    assert used == 2 * turn
+    assert [row["variant"] for row in rows] == [
+        "1 thread", "2 threads", "3 threads", *(f"4 bits, {name}" for name in able), "float32, torch", "empty",
+        "with a barrier",
+    ]  # fmt: skip
+    assert [row["unit"] for row in rows] == ["B/s"] * 3 + ["op/s"] * (len(able) + 1) + ["s"] * 2
+    assert rows[-1]["median"] == 4.0
+    assert all(row["rounds"] == 2 for row in rows)
+
+
+def without_kernels(monkeypatch):
+    monkeypatch.setattr(native, "_missing", "there was no compiler")
+    native._settle.cache_clear()
+
+
+@pytest.fixture
+def kernelless(monkeypatch):
+    without_kernels(monkeypatch)
+    yield
+    monkeypatch.undo()
+    native._settle.cache_clear()
+
+
+def test_without_kernels(kernelless, tiny, monkeypatch):
+    monkeypatch.setattr(probes, "_BUFFER", 1 << 20)
+    rows = measure_machine(rounds=1)
+    assert [(row["variant"], row["unit"]) for row in rows] == [("torch", "B/s"), ("float32, torch", "op/s")]
+    assert all(row["median"] > 0 for row in rows)
+    assert str(served_by(torch.float32)) == "torch (there was no compiler)"
+    assert len(measure_decode(tiny, [3], [1], tokens=1, rounds=1)) == 1
+    assert len(measure_prefill(tiny, [3], [0], rounds=1)) == 1
+    with pytest.raises(BackendError, match="no compiler"):
+        pool_latency(barrier=False)
+
+
+@needs_kernels
+def test_probes(packed, tiny, monkeypatch):
+    monkeypatch.setattr(probes, "_BUFFER", 1 << 20)
+    assert bandwidth(0.001) > 0
+    assert 0 < pool_latency(barrier=True, seconds=0.001) < 10
+    assert str(MatrixProbe.like(packed, 4)) == "4 bits, group 32"
+    assert str(MatrixProbe.like(tiny, 4)) == "float32"
+    with using("reference"):
+        assert str(MatrixProbe.like(packed, 4)) == "float32"
+        assert str(served_by(torch.float32)) == "torch (it is forced)"
+    assert served_by(torch.float32).backend == "native"
+    assert "try --dtype float32" in str(served_by(torch.bfloat16))
+    probe = MatrixProbe(4, QuantFormat(8, 64))
+    assert probe._product().shape == (4, 2560)
+    assert probe.rate(0.001) > 0
+    plain = MatrixProbe(4, None, torch.bfloat16)
+    assert plain._product().dtype is torch.bfloat16

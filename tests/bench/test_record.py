@@ -1,0 +1,110 @@
+"""What is kept of a run, the models with random weights, and the plots."""
+
+import json
+import subprocess
+
+import pytest
+
+from sambay.bench import models, record, views
+from sambay.bench.models import locate, open_model
+from sambay.errors import CheckpointError, ConfigError
+from sambay.hub import bundled_model
+
+
+def test_the_fields_of_a_record(tmp_path):
+    made = record.new_record("decode", "sambay bench decode")
+    assert set(made) == {"mode", "time", "commit", "command", "machine", "versions", "threads"}
+    assert set(made["machine"]) == {"cpu", "cores", "isa", "system"}
+    assert {"sambay", "python", "torch", "numpy"} <= set(made["versions"])
+    assert set(made["threads"]) == {"kernels", "torch"}
+    path = tmp_path / "results.jsonl"
+    for _ in range(2):
+        record.append(made, path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [made, made]
+
+
+def test_peak_memory():
+    peak = record.peak_rss()
+    assert peak is None or 50e6 < peak < 1e12
+
+
+def test_the_commit_is_that_of_our_own_clone_only(tmp_path, monkeypatch):
+    package = tmp_path / "src" / "sambay" / "bench"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(record, "__file__", str(package / "record.py"))
+    assert record.commit() is None
+    file = tmp_path / "file"
+    file.write_text("one")
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
+    for command in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+    clean = record.commit()
+    assert len(clean) == 12
+    file.write_text("two")
+    assert record.commit() == clean + "+"
+    elsewhere = tmp_path / "site-packages" / "sambay" / "bench" / "record.py"  # installed, below someone's clone
+    monkeypatch.setattr(record, "__file__", str(elsewhere))
+    assert record.commit() is None
+
+
+def test_where_the_cache_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert models.cache_directory() == tmp_path / "sambay"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(models.Path, "home", lambda: tmp_path)
+    for platform, place in (("linux", ".cache"), ("darwin", "Library/Caches")):
+        monkeypatch.setattr(models.sys, "platform", platform)
+        assert models.cache_directory() == tmp_path / place / "sambay"
+
+
+def test_random_models_are_made_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told = []
+    first = locate("random:tiny", lambda *x: told.append(x))
+    assert told
+    told.clear()
+    assert locate("random:tiny:4", lambda *x: told.append(x)) == first
+    assert told == []
+    assert first.parent == tmp_path / "sambay" / "random"
+    other = locate("random:tiny:8")
+    assert other != first
+    found = open_model("random:tiny", first, "auto")
+    assert found.random
+    about = found.to_dict()
+    assert about["quantised"]
+    assert about["random"]
+    assert about["dtype"] == "float32"
+    assert about["bytes"] < 4 * about["parameters"] / 3
+
+
+def test_the_bundled_model():
+    assert locate(None) == bundled_model()
+    found = open_model(None, locate(None), "auto")
+    assert (found.name, found.random, found.to_dict()["quantised"]) == ("the bundled model", False, False)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "words"),
+    [
+        ("random:huge", ConfigError, "there is no preset 'huge'"),
+        ("random:tiny:3", ConfigError, "random:tiny:3 asks for weights of '3' bits: choose 4 or 8"),
+        ("phi4-mini-flash", CheckpointError, "is a preset, which has no weights: random:phi4-mini-flash makes"),
+        ("./nowhere", CheckpointError, "does not exist"),
+    ],
+)
+def test_no_such_model(model, kind, words):
+    with pytest.raises(kind, match=words):
+        locate(model)
+
+
+def test_every_mode_has_a_view_of_columns_that_differ():
+    assert list(views.VIEWS) == ["machine", "decode", "prefill", "latency"]
+    for view in views.VIEWS.values():
+        titles = [column.title for column in view.columns if column.title]
+        assert len(set(titles)) == len(titles)
+
+
+def test_plots_of_other_kinds_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"ends in '\.gif': choose a name that ends in \.png, \.svg, \.pdf"):
+        views.check_plot(tmp_path / "a.gif")

@@ -1,0 +1,183 @@
+"""`sambay bench`: tables, lines of JSON, plots, and one sentence for whatever is wrong."""
+
+import json
+import sys
+
+import pytest
+
+from sambay.bench import decode, machine
+from sambay.bench.probes import MatrixProbe
+from sambay.cli.bench import COMMANDS
+from sambay.ops import native
+
+SMALL = {
+    "decode": ("--depth", "0,20", "--batch", "1,2", "--tokens", "2", "--rounds", "2"),
+    "prefill": ("--length", "8,20", "--chunk", "8", "--rounds", "2"),
+    "latency": ("--prompt", "4", "--generate", "40", "--points", "3", "--tokens", "1", "--rounds", "2"),
+}
+ROWS = {"decode": 4, "prefill": 2, "latency": 3}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(decode, "bandwidth", lambda: 1e10)
+    monkeypatch.setattr(machine, "bandwidth", lambda: 1e10)
+    monkeypatch.setattr(machine, "pool_latency", lambda barrier: 1e-6)
+    monkeypatch.setattr(MatrixProbe, "rate", lambda self: 1e12)
+
+
+def check(result, words, status=1):
+    assert result.status == status
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert words in result.err
+
+
+@pytest.mark.parametrize("mode", SMALL)
+def test_a_record(sambay, checkpoint, tmp_path, mode):
+    saved, plot = tmp_path / "results.jsonl", tmp_path / "plot.png"
+    typed = ("bench", mode, checkpoint, *SMALL[mode], "--json", "--save", saved, "--plot", plot)
+    result = sambay(*typed)
+    assert result.status == 0, result.err
+    assert result.err == ""
+    assert result.out.count("\n") == 1
+    found = json.loads(result.out)
+    assert json.loads(saved.read_text(encoding="utf-8")) == found
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert found["mode"] == mode
+    assert found["command"].split() == ["sambay", *map(str, typed)]
+    assert found["model"]["name"] == str(checkpoint)
+    assert not found["model"]["random"]
+    assert len(found["results"]) == ROWS[mode]
+    for row in found["results"]:
+        assert {"median", "min", "q1", "q3", "rounds"} == set(row["seconds"])
+        assert row["tokens_per_second"] > 0
+        assert row["share"] > 0
+    assert found["shapes"]["rounds"] == 2
+    assert found["peak_rss"] is None or found["peak_rss"] > 0
+    assert found["backend"].startswith("compiled kernels (" if native.usable() else "torch (")
+    assert sambay(*typed).status == 0
+    assert saved.read_text(encoding="utf-8").count("\n") == 2
+
+
+@pytest.mark.parametrize("mode", SMALL)
+def test_a_table(sambay, checkpoint, mode):
+    result = sambay("bench", mode, checkpoint, *SMALL[mode])
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == str(checkpoint)
+    assert " parameters, " in lines[1]
+    assert lines[3].split()[-1] == "share"
+    assert all(line.endswith("%") for line in lines[4 : 4 + ROWS[mode]])
+    assert not lines[4 + ROWS[mode]].endswith("%")
+    assert "…" not in result.out
+    assert ("not of one long run" in " ".join(lines)) == (mode == "latency")
+
+
+def test_a_narrow_terminal_cuts_no_figure(sambay, checkpoint, monkeypatch, terminal):
+    from sambay.cli import console
+
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(console.sys, "stdout", terminal)
+    sambay("bench", "decode", checkpoint, *SMALL["decode"])
+    assert "share" in terminal.getvalue()
+    assert "…" not in terminal.getvalue()
+
+
+def test_random_weights_are_said_to_measure_speed_only(sambay, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = sambay("bench", "decode", "random:tiny:8", *SMALL["decode"])
+    assert result.status == 0, result.err
+    assert "random weights: they measure speed, never quality" in result.out
+    assert len(list((tmp_path / "sambay" / "random").iterdir())) == 1
+
+
+def test_the_bundled_model_and_another_dtype(sambay):
+    result = sambay("bench", "decode", *SMALL["decode"], "--dtype", "bfloat16")
+    assert result.status == 0, result.err
+    assert result.out.startswith("the bundled model\n")
+    assert "; on torch (" in result.out
+
+
+def test_what_is_measured_by_default_fits_the_context(sambay, checkpoint, monkeypatch):
+    few = ("--tokens", "1", "--rounds", "1", "--json")
+    found = json.loads(sambay("bench", "decode", checkpoint, "--batch", "1", *few).out)
+    assert found["shapes"]["depth"] == [0, 512, 2048]
+    found = json.loads(sambay("bench", "latency", checkpoint, "--points", "2", *few).out)
+    assert found["shapes"]["prompt"] == found["shapes"]["generate"] == 2048
+
+
+def test_machine(sambay, tmp_path):
+    plot = tmp_path / "machine.svg"
+    result = sambay("bench", "machine", "--rounds", "1", "--plot", plot)
+    assert result.status == 0, result.err
+    assert "reading memory" in result.out
+    assert "256 rows x 2560 x 2560" in result.out
+    assert "1,000.00" in result.out
+    assert "<svg" in plot.read_text(encoding="utf-8")
+    found = json.loads(sambay("bench", "machine", "--rounds", "3", "--json").out)
+    assert found["shapes"] == {"rounds": 3}
+    assert "model" not in found
+    assert all(row["rounds"] == 3 for row in found["results"])
+
+
+def test_threads(sambay, checkpoint):
+    before = native.threads() if native.usable() else None
+    try:
+        found = json.loads(sambay("bench", "decode", checkpoint, *SMALL["decode"], "--threads", "1", "--json").out)
+        assert found["threads"] == {"kernels": before and 1, "torch": 1}
+    finally:
+        if before is not None:
+            native.set_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["decode", "--depth", "0,x"], "--depth '0,x' has 'x': give whole numbers of 0 or more"),
+        (["decode", "--depth", "-1"], "has '-1'"),
+        (["decode", "--batch", "0"], "--batch '0' has '0': give whole numbers of 1 or more"),
+        (["decode", "--depth", "9999999"], "more than the model's context of 4096"),
+        (["decode", "--batch", "9999999", "--depth", "0"], "of memory are free: choose fewer sequences"),
+        (["prefill", "--length", "512,,"], "has ''"),
+        (["prefill", "--length", "5000"], "a prompt of 5000 make 5000 tokens, more than the model's context of 4096"),
+        (["latency", "--generate", "32768"], "a prompt of 2048 and 32768 generated tokens make 34816 tokens, more"),
+        (["decode", "--plot", "a.txt"], "choose a name that ends in .png"),
+        (["decode", "--plot", "/no/such/place/a.png"], "/no/such/place: no such directory"),
+        (["decode", "--save", "/no/such/place/a.jsonl"], "/no/such/place: no such directory"),
+        (["decode", "--dtype", "int8"], "int8"),
+    ],
+)
+def test_impossible_options(sambay, checkpoint, monkeypatch, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sambay.bench.fill._free_memory", lambda: 10**9)
+    mode, *rest = arguments
+    check(sambay("bench", mode, checkpoint, *rest), words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_models_and_modes(sambay, tmp_path):
+    check(sambay("bench", "decode", tmp_path / "nope"), "does not exist")
+    check(sambay("bench", "decode", "random:huge"), "there is no preset 'huge'")
+    check(sambay("bench", "decode", "tiny"), "tiny is a preset, which has no weights: random:tiny makes random ones")
+    check(sambay("bench", "cook"), "No such command 'cook'", status=2)
+
+
+def test_without_matplotlib(sambay, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = sambay("bench", "decode", checkpoint, "--plot", tmp_path / "a.png")
+    check(result, "--plot needs matplotlib, which is not installed: pip install 'sambay[bench]'")
+
+
+def test_help_names_the_modes_and_gives_examples(sambay):
+    for arguments in ((), ("--help",)):
+        result = sambay("bench", *arguments)
+        assert result.status == 0
+        assert all(mode in result.out for mode in COMMANDS)
+        assert "sambay bench machine" in result.out
+    for mode in COMMANDS:
+        result = sambay("bench", mode, "--help")
+        assert result.status == 0
+        assert f"sambay bench {mode}" in result.out.split("Examples:")[1]
