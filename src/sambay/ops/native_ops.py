@@ -226,11 +226,13 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        inputs, batch = ctx.saved_tensors, ctx.batch
-        grads = tuple(torch.empty_like(x) for x in inputs)
+        u, dt, a, b, c = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in (u, dt, a, b, c)]
+        to_u, to_dt, to_a, to_b, to_c = (x.data_ptr() for x in grads)
+        grad_y = grad_y.contiguous()
         _native.scan_backward(
-            _places(batch).handle, *(_address(x) for x in inputs), inputs[3].shape[1], inputs[0].shape[1],
-            batch.layout.longest, _address(grad_y.contiguous()), *(x.data_ptr() for x in grads),
+            _places(ctx.batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
+            u.shape[1], ctx.batch.layout.longest, _address(grad_y), to_u, to_dt, to_a, to_b, to_c,
         )  # fmt: skip
         return (*grads, None)
 
