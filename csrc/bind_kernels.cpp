@@ -143,6 +143,29 @@ void selective_scan(const PySequences& seq, Address u, Address raw, Address bias
         seq.value.offsets[seq.value.count] * d * n * 4);
 }
 
+void plain_scan(const PySequences& seq, Address u, Address dt, Address a, Address b, Address c, int64_t bc_stride, int64_t d,
+                Address y) {
+    const WithoutGil release;
+    run(kernels().plain_scan,
+        PlainScanArguments{seq.value, at<const float>(u), at<const float>(dt), at<const float>(a), at<const float>(b),
+                           at<const float>(c), bc_stride, d, at<float>(y)},
+        seq.value.offsets[seq.value.count] * d * 64);
+}
+
+void scan_backward(const PySequences& seq, Address u, Address dt, Address a, Address b, Address c, int64_t bc_stride, int64_t d,
+                   int64_t longest, Address grad_y, Address grad_u, Address grad_dt, Address grad_a, Address grad_b,
+                   Address grad_c) {
+    const WithoutGil release;
+    const int threads = Pool::instance().threads();
+    const int64_t rows = seq.value.offsets[seq.value.count];
+    auto* room = reinterpret_cast<float*>(scratch.of(scan_backward_bytes(rows, longest, threads)));
+    run(kernels().scan_backward,
+        ScanBackwardArguments{seq.value, at<const float>(u), at<const float>(dt), at<const float>(a), at<const float>(b),
+                              at<const float>(c), bc_stride, d, longest, at<const float>(grad_y), at<float>(grad_u),
+                              at<float>(grad_dt), at<float>(grad_a), at<float>(grad_b), at<float>(grad_c), room},
+        rows * d * 64, threads);
+}
+
 void window_attention(const PySequences& seq, const PyHeads& heads, int64_t rows, Address q, int64_t q_stride, Address k, Address v,
                       int64_t kv_stride, Address keys, Address values, bool half, int64_t window, Address out) {
     const WithoutGil release;
@@ -187,6 +210,8 @@ void bind_kernels(nb::module_& m) {
     m.def("embedding_rows", &embedding_rows);
     m.def("causal_conv", &causal_conv);
     m.def("selective_scan", &selective_scan);
+    m.def("plain_scan", &plain_scan);
+    m.def("scan_backward", &scan_backward);
     m.def("window_attention", &window_attention);
     m.def("shared_attention", &shared_attention);
     m.def("add_norm", &add_norm);

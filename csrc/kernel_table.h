@@ -43,6 +43,8 @@ struct PlainArguments;
 struct RowsArguments;
 struct ConvArguments;
 struct ScanArguments;
+struct PlainScanArguments;
+struct ScanBackwardArguments;
 struct WindowArguments;
 struct SharedArguments;
 struct NormArguments;
@@ -57,6 +59,8 @@ struct NormArguments;
     X(embedding_rows, void, (const RowsArguments& arg, const Team& team))                                              \
     X(causal_conv, void, (const ConvArguments& arg, const Team& team))                                                 \
     X(selective_scan, void, (const ScanArguments& arg, const Team& team))                                              \
+    X(plain_scan, void, (const PlainScanArguments& arg, const Team& team))                                             \
+    X(scan_backward, void, (const ScanBackwardArguments& arg, const Team& team))                                       \
     X(window_attention, void, (const WindowArguments& arg, const Team& team))                                          \
     X(shared_attention, void, (const SharedArguments& arg, const Team& team))                                          \
     X(add_norm, void, (const NormArguments& arg, const Team& team))

@@ -91,6 +91,24 @@ struct ScanArguments {
     float* gated;
 };
 
+// The recurrence by itself, with positive step sizes, of sequences that begin here: y (N, d). n is 16.
+struct PlainScanArguments {
+    Sequences seq;
+    const float *u, *dt, *a, *b, *c;  // (N, d), (N, d), (16, d) negative, (N, 16), (N, 16)
+    int64_t bc_stride, d;
+    float* y;
+};
+
+// And its gradients, given that of y.
+struct ScanBackwardArguments {
+    Sequences seq;
+    const float *u, *dt, *a, *b, *c;
+    int64_t bc_stride, d, longest;  // rows of the longest sequence
+    const float* grad_y;
+    float *grad_u, *grad_dt, *grad_a, *grad_b, *grad_c;
+    float* scratch;  // scan_backward_bytes()
+};
+
 // Queries (rows, heads, width) float32; out (rows, heads / maps, maps * width) float32.
 struct Heads {
     int64_t heads, kv_heads, width;
@@ -165,6 +183,9 @@ static inline int64_t linear_bytes(int64_t m, const Packed& w, int threads) {
 }
 static inline int64_t mlp_bytes(int64_t m, const Packed& fc1, const Packed& fc2, int threads) {
     return linear_bytes(m, fc1, threads) + (m * fc1.rows * 4 + 63) / 64 * 64 + activation_bytes(m, fc2.k_padded);
+}
+static inline int64_t scan_backward_bytes(int64_t rows, int64_t longest, int threads) {
+    return threads * (rows * 32 + (longest / 16 + 1) * 256) * 4;
 }
 static inline int64_t window_bytes(int64_t rows, const Heads& heads) { return rows * heads.token() * 2 * 4; }
 

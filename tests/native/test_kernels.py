@@ -248,3 +248,29 @@ def test_what_the_kernels_do_not_serve_is_plain_torch():
         assert not backend.served_natively(x)
     with backend.using("reference"):
         assert not backend.served_natively(x)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (40,), (17, 3, 90, 16, 33)])
+@pytest.mark.parametrize("d", [16, 52, 1029])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_the_scan(lengths, d, bias):
+    rows = sum(lengths)
+    batch = Batch.packed(torch.zeros(rows, dtype=torch.long), lengths)
+    inputs = {
+        "u": torch.randn(rows, d), "step": torch.randn(rows, d) * 2, "step_bias": torch.randn(d) - 2,
+        "a_log": torch.rand(d, 16) * 3, "b": torch.randn(rows, 16), "c": torch.randn(rows, 16), "skip": torch.randn(d),
+        "z": torch.randn(rows, d),
+    }  # fmt: skip
+    weights = torch.randn(2, rows, d)
+
+    def run():
+        leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
+        given = leaves if bias else leaves | {"step_bias": None}
+        with torch.enable_grad():
+            gated, y = backend.selective_scan(**given, batch=batch, state=None, derived=backend.Derived())
+            ((gated * weights[0]).sum() + (y * weights[1]).sum()).backward()
+        return [gated.detach(), y.detach(), *(leaf.grad for leaf in leaves.values() if leaf.grad is not None)]
+
+    found, expected = both(run)
+    assert len(found) == len(expected) == (10 if bias else 9)
+    assert all(error(one, other) < BOUND for one, other in zip(found, expected, strict=True))

@@ -122,13 +122,9 @@ Threads = Annotated[
 def apply_threads(threads: int | None) -> None:
     """Use so many CPU threads, in torch and in the compiled kernels; None leaves their own choices."""
     if threads is not None:
-        import torch
+        from sambay.ops import backend
 
-        from sambay.ops import native
-
-        torch.set_num_threads(threads)
-        if native.available():
-            native.set_threads(threads)
+        backend.use_threads(threads)
 
 
 def open_model(

@@ -116,3 +116,22 @@ def add_norm(
     out: int,
     /,
 ) -> None: ...
+def plain_scan(seq: Sequences, u: int, dt: int, a: int, b: int, c: int, bc_stride: int, d: int, y: int, /) -> None: ...
+def scan_backward(
+    seq: Sequences,
+    u: int,
+    dt: int,
+    a: int,
+    b: int,
+    c: int,
+    bc_stride: int,
+    d: int,
+    longest: int,
+    grad_y: int,
+    grad_u: int,
+    grad_dt: int,
+    grad_a: int,
+    grad_b: int,
+    grad_c: int,
+    /,
+) -> None: ...

@@ -38,6 +38,7 @@ __all__ = [
     "served_natively",
     "shared_attention",
     "shared_keys_values",
+    "use_threads",
     "using",
     "window_attention",
 ]
@@ -69,6 +70,13 @@ def using(backend: str) -> Iterator[None]:
         yield
     finally:
         _forced = before
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many CPU threads from now on, in torch and in the compiled kernels."""
+    torch.set_num_threads(count)
+    if native.available():
+        native.set_threads(count)
 
 
 def served_natively(x: Tensor) -> bool:
@@ -181,7 +189,13 @@ def selective_scan(
         y, gated = native_ops.selective_scan(u, step, bias, a, b, c, direct, z, batch, state)
         return gated, y
     dt = F.softplus(step.float() if step_bias is None else step.float() + step_bias.float())
-    y = reference.selective_scan(u, dt, -torch.exp(a_log.float()), b, c, skip, batch, state).to(u.dtype)
+    a = -torch.exp(a_log.float())
+    ready = u.device.type == "cpu" and u.dtype is not torch.float64 and _forced != "reference" and native.available()
+    if ready and state is None and a.shape[1] == 16:
+        with torch.autocast("cpu", enabled=False):
+            y = native_ops.scan_with_gradients(u, dt, a, b, c, skip, batch).to(u.dtype)
+    else:
+        y = reference.selective_scan(u, dt, a, b, c, skip, batch, state).to(u.dtype)
     return y * F.silu(z), y
 
 

@@ -6,10 +6,11 @@ tensor alive during the call. Where a shape is beyond the kernels, `hindrance` s
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sambay.batch import Batch
 from sambay.ops import _native
@@ -206,6 +207,42 @@ def selective_scan(
         b.stride(0), _address(skip), held, n, d, y.data_ptr(), z_address, z_stride, gated.data_ptr(),
     )  # fmt: skip
     return y, gated
+
+
+class _Scan(torch.autograd.Function):
+    """The recurrence of sequences that begin here, with gradients: (N, d) float32. Nothing but the inputs is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, batch: Batch) -> Tensor:  # noqa: ANN401
+        y = torch.empty_like(u)
+        _native.plain_scan(
+            _places(batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
+            u.shape[1], y.data_ptr(),
+        )  # fmt: skip
+        ctx.save_for_backward(u, dt, a, b, c)
+        ctx.batch = batch
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        u, dt, a, b, c = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in (u, dt, a, b, c)]
+        to_u, to_dt, to_a, to_b, to_c = (x.data_ptr() for x in grads)
+        grad_y = grad_y.contiguous()
+        _native.scan_backward(
+            _places(ctx.batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
+            u.shape[1], ctx.batch.layout.longest, _address(grad_y), to_u, to_dt, to_a, to_b, to_c,
+        )  # fmt: skip
+        return (*grads, None)
+
+
+def scan_with_gradients(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, batch: Batch) -> Tensor:
+    """As `reference.selective_scan` without a state, for d_state 16: (N, d) float32, differentiable."""
+    assert a.shape[1] == 16
+    wide = tuple(x.float().contiguous() for x in (u, dt, a.t(), b, c))
+    y = cast("Tensor", _Scan.apply(*wide, batch))  # type: ignore[no-untyped-call]
+    return torch.addcmul(y, skip.float(), wide[0])
 
 
 def heads(

@@ -18,6 +18,7 @@ from torch import Tensor, multiprocessing
 from sambay.data.documents import Document
 from sambay.errors import SambaYError
 from sambay.model import SambaY
+from sambay.ops import backend
 
 __all__ = ["GradientWorkers", "split_documents"]
 
@@ -119,7 +120,7 @@ def _serve(model: SambaY, loss_sum: LossSum, threads: int, pipe: Connection, gra
     """A worker's life: receive documents, return their loss, leave their gradients in shared memory."""
     # Ctrl-C reaches the whole process group; the trainer decides what it means, and ends us by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
+    backend.use_threads(threads)
     parameters = [p for p in model.parameters() if p.requires_grad]
     while True:
         try:

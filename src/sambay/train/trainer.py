@@ -31,6 +31,7 @@ from sambay.data.problems import problem_at, smalltalk_at
 from sambay.errors import CheckpointError, ConfigError
 from sambay.files import atomic_write
 from sambay.model import SambaY
+from sambay.ops import backend
 from sambay.tokenizer import Tokenizer
 from sambay.train.optimizer import build_optimizer
 from sambay.train.parallel import GradientWorkers, split_documents
@@ -90,7 +91,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, directory: str | Path, *, resume: bool = False) -> None:
         self.directory = Path(directory)
         if recipe.run.threads:
-            torch.set_num_threads(recipe.run.threads)
+            backend.use_threads(recipe.run.threads)
         checkpoint = latest_checkpoint(self.directory)
         self.recipe = recipe
         self.step, self.index = 0, 0
