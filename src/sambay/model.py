@@ -52,7 +52,8 @@ def _project(linear: nn.Linear, x: Tensor, *, bias: bool = True) -> Tensor:
         return ops.plain_linear(x, linear.weight)
     if _is_plain(linear) and not bias:
         return F.linear(x, linear.weight)
-    return linear(x)  # type: ignore[no-any-return]
+    out: Tensor = linear(x)
+    return out
 
 
 def _project_rows(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
@@ -181,7 +182,8 @@ class Attention(nn.Module):
         q, k, v = self.Wqkv(x).split([self.q_size, self.kv_size, self.kv_size], dim=-1)
         ring = None if state is None else state.window
         mixed = ops.window_attention(q, k, v, self.shape, self._norm, batch, self.window, ring, self.derived)
-        return self.out_proj(mixed)  # type: ignore[no-any-return]
+        out: Tensor = self.out_proj(mixed)
+        return out
 
     def share(self, x: Tensor, batch: Batch, state: LayerState | None) -> tuple[Tensor | None, ops.SharedView]:
         """Full attention, which also fills the shared cache.
@@ -209,7 +211,8 @@ class Attention(nn.Module):
 
     def _look(self, q: Tensor, view: ops.SharedView, batch: Batch) -> Tensor:
         mixed = ops.shared_attention(q, view, self.shape, self._norm, batch, self.derived)
-        return self.out_proj(mixed)  # type: ignore[no-any-return]
+        out: Tensor = self.out_proj(mixed)
+        return out
 
 
 class GatedMemoryUnit(nn.Module):
