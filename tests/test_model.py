@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from torch import nn
@@ -153,14 +153,16 @@ def configurations():
 
 
 def bound_of(oracle, ids, expected):
-    """What weights that are off by 1e-6 do: a norm over three channels can divide by almost nothing."""
+    """What weights that are off by 1e-6 do, in the worst of three draws: a norm over three channels can divide by
+    almost nothing. Models in which that changes the logits by a hundredth are passed over: they would say nothing."""
     rng = np.random.default_rng(0)
-    weights = oracle.weights
-    oracle.weights = {name: w * (1 + 1e-6 * rng.standard_normal(w.shape)) for name, w in weights.items()}
-    bound = max(BOUND, error(oracle.logits(ids), expected))
-    oracle.weights = weights
-    assert bound < 0.2  # or the test would say nothing
-    return bound
+    weights, worst = oracle.weights, BOUND
+    for _ in range(3):
+        oracle.weights = {name: w * (1 + 1e-6 * rng.standard_normal(w.shape)) for name, w in weights.items()}
+        worst = max(worst, error(oracle.logits(ids), expected))
+        oracle.weights = weights
+    assume(worst < 1e-2)
+    return worst
 
 
 @settings(max_examples=40)
@@ -183,8 +185,9 @@ def test_oracle_at_random_shapes_long(build, config, length, seed):
     model, oracle = build(seed=seed, **config)
     ids = text(length, vocab=config["vocab_size"])
     expected = oracle.logits(ids)
+    bound = bound_of(oracle, ids, expected)
     with torch.no_grad():
-        assert error(model(ids), expected) < bound_of(oracle, ids, expected)
+        assert error(model(ids), expected) < bound
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 6e-2), (torch.float16, 2e-2)], ids=["bf16", "fp16"])
