@@ -313,14 +313,14 @@ class Head(nn.Module):
         if self.weight is None and isinstance(embedding, QuantEmbedding):
             logits = embedding.logits(x)
             return logits if self.bias is None else logits + self.bias
-        return F.linear(x, embedding.weight if self.weight is None else self.weight, self.bias)  # type: ignore[arg-type]
+        return F.linear(x, embedding.weight if self.weight is None else self.weight, self.bias)  # type: ignore[arg-type]  # a Tensor
 
 
 LayerRunner = Callable[..., Any]
 """Calls a part of a layer: `(layer, function, *arguments)` -> what the function returns."""
 
 
-def _plainly(layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+def _plainly(layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - anything
     del layer
     return function(*arguments)
 

@@ -165,7 +165,7 @@ def check_plot(path: Path) -> None:
             f"--plot {path} ends in {path.suffix!r}: choose a name that ends in {', '.join(PLOT_FORMATS)}"
         )
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401 - only whether it is there
     except ImportError:
         raise MissingExtraError("matplotlib", "bench", "--plot") from None
 

@@ -320,7 +320,7 @@ def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | Non
         keys, values, size = k.contiguous(), v.contiguous(), 1
     for s in batch.asking:
         total, wanted = batch.starts[s] + batch.lengths[s], batch.wanted[s]
-        table = list(range(offsets[s], offsets[s + 1])) if state is None else state.tables[batch.slots[s]]  # type: ignore[index]
+        table = list(range(offsets[s], offsets[s + 1])) if state is None else state.tables[(batch.slots or ())[s]]
         starts.extend([len(pages)] * wanted)
         seen.extend(range(total - wanted + 1, total + 1))
         pages.extend(table[: -(-total // size)])
