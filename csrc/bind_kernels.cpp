@@ -64,6 +64,12 @@ struct PyHeads {
         : value{heads, kv_heads, width, maps, scale, lambda, at<const float>(norm), eps, norm_scale} {}
 };
 
+struct PyCache {
+    Cache value;
+    PyCache(Address keys, Address values, Address key_scales, Address value_scales, int64_t tiles, int kept)
+        : value{at<void>(keys), at<void>(values), at<uint16_t>(key_scales), at<uint16_t>(value_scales), tiles, Kept(kept)} {}
+};
+
 // Multiply-adds below which a call stays on the calling thread: it is done before another thread would have come, and
 // on a machine whose cores are busy (torch's threads spin, too) waiting for one costs much more.
 constexpr int64_t kSmall = 1 << 16;
@@ -166,24 +172,37 @@ void scan_backward(const PySequences& seq, Address u, Address dt, Address a, Add
         rows * d * 64, threads);
 }
 
-void window_attention(const PySequences& seq, const PyHeads& heads, int64_t rows, Address q, int64_t q_stride, Address k, Address v,
-                      int64_t kv_stride, Address keys, Address values, bool half, int64_t window, Address out) {
+void window_attention(const PySequences& seq, const PyHeads& heads, Address q, int64_t q_stride, Address k, Address v,
+                      int64_t kv_stride, const PyCache& cache, int64_t window, Address out) {
     const WithoutGil release;
-    uint8_t* room = scratch.of(window_bytes(rows, heads.value));
+    const int threads = Pool::instance().threads();
+    const int64_t* offsets = seq.value.offsets;
+    int64_t longest = 1;
+    for (int64_t s = 0; s < seq.value.count; ++s) longest = most_of(longest, offsets[s + 1] - offsets[s]);
+    const int64_t step = (window_bytes(longest, heads.value, cache.value.size()) + 63) / 64 * 64;
+    uint8_t* room = scratch.of(step * threads);
     run(kernels().window_attention,
         WindowArguments{seq.value, heads.value, at<const float>(q), q_stride, at<const float>(k), at<const float>(v), kv_stride,
-                        at<void>(keys), at<void>(values), half, window, at<float>(out), room},
-        rows * window * heads.value.heads * heads.value.width * 3);
+                        cache.value, window, at<float>(out), room, step},
+        offsets[seq.value.count] * window * heads.value.heads * heads.value.width * 3, threads);
 }
 
-void shared_attention(int64_t rows, Address seen, Address table_start, Address pages, int64_t page_size, const PyHeads& heads,
-                      Address q, int64_t q_stride, Address keys, Address values, bool half, Address out) {
+void shared_attention(int64_t rows, Address seen, Address table_start, Address pages, const PyHeads& heads, Address q,
+                      int64_t q_stride, const PyCache& cache, Address out) {
     const WithoutGil release;
     run(kernels().shared_attention,
-        SharedArguments{rows, at<const int64_t>(seen), at<const int64_t>(table_start), at<const int64_t>(pages), page_size,
-                        heads.value, at<const float>(q), q_stride, at<const void>(keys), at<const void>(values), half,
-                        at<float>(out)},
+        SharedArguments{rows, at<const int64_t>(seen), at<const int64_t>(table_start), at<const int64_t>(pages),
+                        heads.value, at<const float>(q), q_stride, cache.value, at<float>(out)},
         rows * at<const int64_t>(seen)[0] * heads.value.heads * heads.value.width * 3);
+}
+
+void keep(const PyHeads& heads, int64_t count, Address owners, Address places, Address k, int64_t k_stride, Address v,
+          int64_t v_stride, const PyCache& cache) {
+    const WithoutGil release;
+    run(kernels().keep,
+        KeepArguments{heads.value, count, at<const int64_t>(owners), at<const int64_t>(places), at<const float>(k),
+                      at<const float>(v), k_stride, v_stride, cache.value},
+        count * heads.value.token() * 8);
 }
 
 void add_norm(int64_t m, int64_t width, Address hidden, Address mixed, float scale, Address weight, Address bias, bool centred,
@@ -203,6 +222,7 @@ void bind_kernels(nb::module_& m) {
     nb::class_<PySequences>(m, "Sequences").def(nb::init<int64_t, Address, Address, Address>());
     nb::class_<PyHeads>(m, "Heads")
         .def(nb::init<int64_t, int64_t, int64_t, int64_t, float, float, Address, float, float>());
+    nb::class_<PyCache>(m, "Cache").def(nb::init<Address, Address, Address, Address, int64_t, int>());
     m.def("linear", &linear);
     m.def("linear_rows", &linear_rows);
     m.def("mlp", &mlp);
@@ -214,5 +234,6 @@ void bind_kernels(nb::module_& m) {
     m.def("scan_backward", &scan_backward);
     m.def("window_attention", &window_attention);
     m.def("shared_attention", &shared_attention);
+    m.def("keep", &keep);
     m.def("add_norm", &add_norm);
 }

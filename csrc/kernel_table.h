@@ -47,6 +47,7 @@ struct PlainScanArguments;
 struct ScanBackwardArguments;
 struct WindowArguments;
 struct SharedArguments;
+struct KeepArguments;
 struct NormArguments;
 
 // To add a kernel: a line here, `.name = function` in the isa_*.cpp, a binding in bind.cpp. X(name, result, arguments).
@@ -63,6 +64,7 @@ struct NormArguments;
     X(scan_backward, void, (const ScanBackwardArguments& arg, const Team& team))                                       \
     X(window_attention, void, (const WindowArguments& arg, const Team& team))                                          \
     X(shared_attention, void, (const SharedArguments& arg, const Team& team))                                          \
+    X(keep, void, (const KeepArguments& arg, const Team& team))                                                        \
     X(add_norm, void, (const NormArguments& arg, const Team& team))
 
 struct KernelTable {

@@ -34,6 +34,11 @@ def in_chunks(model, ids, cuts, pool=None):
     return torch.cat(pieces)
 
 
+def write(cache, slot, start, keys, values):
+    """Put keys and values (T, Hk, dh) into a slot of a shared cache, whose pages have been reserved."""
+    cache.write_all((slot,), (start,), (keys.shape[0],), keys, values)
+
+
 def opened(pool):
     """The pool, with all of its slots open."""
     while pool.free_slots:

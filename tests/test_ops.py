@@ -1,5 +1,6 @@
 """Each operation, forward and backward, against its formula written as plainly as possible in float64."""
 
+import copy
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import opened
+from helpers import opened, write
 from sambay.batch import Batch
 from sambay.config import SambaYConfig
 from sambay.ops import reference as ops
@@ -341,12 +342,19 @@ def test_window_attention_state_is_exact(lengths, window, starts):
         [normal(starts[s], 2, 3, seed=s) for s in range(count)],
         [normal(starts[s], 2, 3, seed=9 + s) for s in range(count)],
     )
-    state = WindowKV(normal(4, window, 2, 3, seed=50) * 1e3, normal(4, window, 2, 3, seed=51) * 1e3)  # old contents
+    state = WindowKV(4, window, (2, 3), 2, torch.float32, torch.device("cpu"))
+    for ring in state.tensors:
+        ring.normal_(generator=torch.Generator().manual_seed(50)).mul_(1e3)  # old contents
+    places = state.tiles.tokens
+
+    def put(tiles, s, lines, first):
+        for position in range(first, len(lines[0])):
+            at = torch.tensor([slots[s]]), torch.tensor([position % places])
+            tiles.write(*at, *(line[position : position + 1] for line in lines))
+
     for s in range(count):
-        for side, ring in zip(past, state.tensors, strict=True):
-            for position in range(starts[s]):
-                ring[slots[s], position % window] = side[s][position]
-    rings = [ring.clone() for ring in state.tensors]
+        put(state.tiles, s, (past[0][s], past[1][s]), 0)
+    rings = copy.deepcopy(state.tiles)
     x = attention_inputs(sum(lengths), 4, 2, 3, True)
     batch = batch_of(lengths, slots[:count], starts[:count])
     out = ops.window_attention(x["q"], x["k"], x["v"], batch, window, x["lam"], state)
@@ -358,10 +366,8 @@ def test_window_attention_state_is_exact(lengths, window, starts):
             lambda t, start=start: slice(max(0, start + t - window + 1), start + t + 1),
         )  # fmt: skip
         assert_close(found, expected)
-        for ring, line in zip(rings, (keys, values), strict=True):
-            for position in range(starts[s], len(line)):
-                ring[slots[s], position % window] = line[position]
-    for ring, expected in zip(state.tensors, rings, strict=True):
+        put(rings, s, (keys, values), start)
+    for ring, expected in zip(state.tensors, rings.tensors, strict=True):
         assert torch.equal(ring, expected)
 
 
@@ -419,7 +425,7 @@ def test_shared_attention_heads(heads, kv_heads, width, differential):
 def test_shared_attention_with_a_cache(lengths, wanted, starts):
     count = len(lengths)
     starts, slots = starts[:count], (4, 0, 5, 1, 2)[:count]
-    cache = SharedKV(6, 1, (2, 3), torch.float32, torch.device("cpu"))
+    cache = SharedKV(6, 1, (2, 3), 2, torch.float32, torch.device("cpu"))
     past = (
         [normal(starts[s], 2, 3, seed=s) for s in range(count)],
         [normal(starts[s], 2, 3, seed=9 + s) for s in range(count)],
@@ -428,7 +434,7 @@ def test_shared_attention_with_a_cache(lengths, wanted, starts):
         for s in range(count):
             new = [side[s][at : at + 50] for side in past]
             cache.reserve(slots[s], min(starts[s], at + 50))
-            cache.write(slots[s], at, *new)
+            write(cache, slots[s], at, *new)
     for s in range(count):
         cache.reserve(slots[s], starts[s] + lengths[s])
     x = attention_inputs(sum(lengths), 4, 2, 3, True)
@@ -553,4 +559,4 @@ def test_operations_leave_their_inputs_alone():
     assert all(torch.equal(a, b) for a, b in zip(tensors, copies, strict=True))
     assert all(out.requires_grad for out in outs)
     assert not any(t.requires_grad for state in pool.fixed for t in state.tensors)
-    assert not pool.shared.keys.requires_grad
+    assert not any(t.requires_grad for t in pool.shared.tiles.tensors)

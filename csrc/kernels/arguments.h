@@ -124,7 +124,19 @@ struct Heads {
 };
 constexpr int kMostQueries = 16, kMostWidth = 128;  // of a group; the binding checks
 
-// keys, values: rings (slots, window, kv_heads, width) or null; k, v (N, kv_heads, width) float32 with a stride.
+// Pages of keys and values, `tiles` tiles of kTile tokens each; the layout is that of src/sambay/kv.py.
+enum class Kept : int { float32, bfloat16, bytes };
+constexpr int64_t kTileTokens = 64;
+struct Cache {
+    void *keys, *values;                   // (pages, kv_heads, tiles, width, 64), (pages, groups, tiles * 64, maps * width)
+    uint16_t *key_scales, *value_scales;   // float16, for bytes: (pages, kv_heads, tiles * 64), (pages, groups, tiles * 64)
+    int64_t tiles;
+    Kept kept;
+
+    int64_t size() const { return kept == Kept::float32 ? 4 : kept == Kept::bfloat16 ? 2 : 1; }
+};
+
+// The cache: a page for each slot, a ring; its keys may be null. k, v (N, kv_heads, width) float32 with a stride.
 struct WindowArguments {
     Sequences seq;
     Heads heads;
@@ -132,11 +144,11 @@ struct WindowArguments {
     int64_t q_stride;
     const float *k, *v;
     int64_t kv_stride;
-    void *keys, *values;
-    bool half;
+    Cache cache;
     int64_t window;
     float* out;
-    uint8_t* scratch;  // window_bytes(): the chunk's keys and values in the cache's type
+    uint8_t* scratch;  // window_bytes()
+    int64_t scratch_step;  // from thread to thread
 };
 
 // Rows that ask for logits, each with the pages of its sequence and the number of tokens it sees.
@@ -144,14 +156,22 @@ struct SharedArguments {
     int64_t rows;
     const int64_t* seen;         // (rows,)
     const int64_t* table_start;  // (rows,) into `pages`
-    const int64_t* pages;
-    int64_t page_size;
+    const int64_t* pages;        // of one tile each
     Heads heads;
     const float* q;
     int64_t q_stride;
-    const void *keys, *values;  // (pages, page_size, kv_heads, width)
-    bool half;
+    Cache cache;
     float* out;
+};
+
+// Put the keys and values of `count` tokens into pages `owners`, at `places`.
+struct KeepArguments {
+    Heads heads;
+    int64_t count;
+    const int64_t *owners, *places;
+    const float *k, *v;
+    int64_t k_stride, v_stride;
+    Cache cache;
 };
 
 // hidden += scale * mixed (unless null); out = norm(hidden), over m rows.
@@ -187,7 +207,11 @@ static inline int64_t mlp_bytes(int64_t m, const Packed& fc1, const Packed& fc2,
 static inline int64_t scan_backward_bytes(int64_t rows, int64_t longest, int threads) {
     return threads * (rows * 32 + (longest / 16 + 1) * 256) * 4;
 }
-static inline int64_t window_bytes(int64_t rows, const Heads& heads) { return rows * heads.token() * 2 * 4; }
+// A chunk of `longest` tokens in tiles: where it begins within its first tile is not known.
+static inline int64_t window_bytes(int64_t longest, const Heads& h, int64_t size) {
+    const int64_t tiles = longest / kTileTokens + 2, tokens = tiles * kTileTokens;
+    return 2 * tokens * h.maps * h.width * size + tokens * (h.maps + 1) * 2 + 64;
+}
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -1,6 +1,6 @@
-// What lies between the projections: causal convolution, selective scan, attention over ring and pages, norms.
+// What lies between the projections: causal convolution, selective scan, norms.
 //
-// Templates over the vectors of an instruction set, in float32; caches may be float32 or bfloat16. A thread is
+// Templates over the vectors of an instruction set, in float32; states may be float32 or bfloat16. A thread is
 // given a range of independent work (channels, heads), never a lock. Sequences are packed: rows offsets[s] to
 // offsets[s + 1] belong to sequence s, which has seen starts[s] tokens before and whose state is slots[s].
 #pragma once
@@ -127,104 +127,6 @@ void selective_scan(const Sequences& seq, const float* u, const float* raw, cons
         }
     }
 }
-
-// A stretch of keys and values that lie one after the other in memory, token by token.
-template <class C>
-struct Stretch {
-    const C *keys, *values;
-    int64_t count;
-};
-
-// One softmax of `maps` queries at once over stretches of keys and values, in one pass.
-//
-// All query heads that share the key-value heads of a group are computed together, so that each key and value is
-// read once: `members` query heads (or pairs of heads) times `maps` (2 in differential attention). Queries
-// q[member * maps + map] attend to key head `map` of the group; values are the group's heads side by side.
-template <class V, class C>
-struct Attention {
-    static constexpr int kMost = kMostQueries;
-    static constexpr int64_t kBlock = 64;  // tokens whose scores are held
-
-    int64_t width, maps, members;  // head_dim (a multiple of 16), 1 or 2, query (pairs of) heads of a group
-    int64_t stride;                // elements from token to token in the cache
-    const float* queries[kMost];   // scaled already
-    float most[kMost], total[kMost];
-    float* sums[kMost];            // (maps * width,) each
-
-    void begin() {
-        for (int64_t q = 0; q < members * maps; ++q) {
-            most[q] = -INFINITY;
-            total[q] = 0;
-            std::memset(sums[q], 0, sizeof(float) * maps * width);
-        }
-    }
-
-    void attend(Stretch<C> all) {
-        for (int64_t at = 0; at < all.count; at += kBlock)
-            block(all.keys + at * stride, all.values + at * stride, least(kBlock, all.count - at));
-    }
-
-    void block(const C* keys, const C* values, int64_t tokens) {
-        float weights[kMost][kBlock];
-        const int64_t count = members * maps, padded = (tokens + 15) / 16 * 16;
-        for (int64_t q = 0; q < count; ++q) {
-            const C* k = keys + (q % maps) * width;
-            for (int64_t t = 0; t < padded; t += 16) {
-                typename V::Floats parts[16];
-                for (int64_t i = 0; i < 16; ++i) {
-                    auto sum = V::floats(0);
-                    if (t + i < tokens)
-                        for (int64_t e = 0; e < width; e += 16)
-                            sum = V::fma(V::load(queries[q] + e), V::load(k + (t + i) * stride + e), sum);
-                    parts[i] = sum;
-                }
-                V::store(weights[q] + t, V::sums(parts));
-            }
-            for (int64_t t = tokens; t < padded; ++t) weights[q][t] = -INFINITY;
-            auto top = V::load(weights[q]);
-            for (int64_t t = 16; t < padded; t += 16) top = V::max(top, V::load(weights[q] + t));
-            const float here = V::most(top), now = here > most[q] ? here : most[q];
-            if (now > most[q]) {
-                const float shrink = std::exp(most[q] - now);
-                total[q] *= shrink;
-                for (int64_t e = 0; e < maps * width; e += 16)
-                    V::store(sums[q] + e, V::mul(V::load(sums[q] + e), V::floats(shrink)));
-                most[q] = now;
-            }
-            auto sum = V::floats(0);
-            for (int64_t t = 0; t < padded; t += 16) {
-                const auto p = V::exp(V::sub(V::load(weights[q] + t), V::floats(now)));
-                V::store(weights[q] + t, p);
-                sum = V::add(sum, p);
-            }
-            total[q] += V::sum(sum);
-        }
-        // Each value vector is read once for all queries; sixteen lanes of four queries stay in registers.
-        for (int64_t q = 0; q < count; q += 4) {
-            const int64_t some = least(4, count - q);
-            for (int64_t e = 0; e < maps * width; e += 16) {
-                typename V::Floats acc[4];
-                for (int64_t i = 0; i < some; ++i) acc[i] = V::load(sums[q + i] + e);
-                for (int64_t t = 0; t < tokens; ++t) {
-                    const auto v = V::load(values + t * stride + e);
-                    for (int64_t i = 0; i < some; ++i) acc[i] = V::fma(V::floats(weights[q + i][t]), v, acc[i]);
-                }
-                for (int64_t i = 0; i < some; ++i) V::store(sums[q + i] + e, acc[i]);
-            }
-        }
-    }
-
-    // out (maps * width) per member: the first map's mean minus lambda times the second's.
-    void finish(int64_t member, float lambda, float* out) const {
-        const int64_t q = member * maps;
-        const auto first = V::floats(1 / total[q]), second = V::floats(maps == 2 ? -lambda / total[q + 1] : 0);
-        for (int64_t e = 0; e < maps * width; e += 16) {
-            auto mixed = V::mul(V::load(sums[q] + e), first);
-            if (maps == 2) mixed = V::fma(V::load(sums[q + 1] + e), second, mixed);
-            V::store(out + e, mixed);
-        }
-    }
-};
 
 // RMSNorm over `width` (a multiple of 16), times `scale`; in place.
 template <class V>

@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 
 from sambay.errors import PromptError
+from sambay.kv import Index, whole_tiles
 
 __all__ = ["Batch", "Block", "Group", "Ragged", "SharedPart", "Sight", "WindowPart"]
-
-Index = slice | Tensor
-"""Places along an axis; a slice where they adjoin, which reads a view and no copy."""
-
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -243,19 +240,16 @@ class WindowPart(NamedTuple):
     Attributes:
         group: the sequences.
         sight: what they see: the past that is read, and their own new tokens behind it.
-        read: index of their past in the ring, (members, W - 1); if `after`, the ring as it is: (members, W).
+        read: slots (members, 1) of the rings and the places in them of the past, (members, W - 1).
         rows: the packed rows whose keys and values the ring keeps.
-        write: where in the ring these go.
-        after: read the ring after it was written. So it is for a single token: then the ring holds just what
-            the token sees, and in attention without positions the order of keys means nothing.
+        write: slots and places in the rings where these go.
     """
 
     group: Group
     sight: Sight
-    read: Index | tuple[Tensor, Tensor] | None = None
+    read: tuple[Tensor, Tensor] | None = None
     rows: Tensor | None = None
     write: tuple[Tensor, Tensor] | None = None
-    after: bool = False
 
 
 class SharedPart(NamedTuple):
@@ -404,25 +398,23 @@ class Batch:
             return WindowPart(group, sight)
         slots, starts = [self.slots[s] for s in members], [self.starts[s] for s in members]
         lengths = [self.lengths[s] for s in members]
-        kept = [min(length, window) for length in lengths]
+        ring = whole_tiles(window)
+        kept = [min(length, ring) for length in lengths]
         rows = [
             r
             for s, n in zip(members, kept, strict=True)
             for r in range(self.layout.offsets[s + 1] - n, self.layout.offsets[s + 1])
         ]
         ends = [start + length for start, length in zip(starts, lengths, strict=True)]
-        places = [p % window for end, n in zip(ends, kept, strict=True) for p in range(end - n, end)]
+        places = [p % ring for end, n in zip(ends, kept, strict=True) for p in range(end - n, end)]
         owners = [slot for slot, n in zip(slots, kept, strict=True) for _ in range(n)]
         write = torch.tensor(owners, device=device), torch.tensor(places, device=device)
         row = torch.tensor(rows, device=device)
-        if width == 1:
-            sight = Sight(1, window, [min(start, window - 1) for start in starts], device=device)
-            return WindowPart(group, sight, _index(slots, device), row, write, after=True)
         past = window - 1
         first = [max(0, past - start) for start in starts]
         sight = Sight(width, past + width, [past] * len(members), first=first, window=window, device=device)
-        ring = (torch.tensor(starts).unsqueeze(1) - past + torch.arange(past)) % window
-        read = torch.tensor(slots, device=device).unsqueeze(1), ring.to(device)
+        behind = (torch.tensor(starts).unsqueeze(1) - past + torch.arange(past)) % ring
+        read = torch.tensor(slots, device=device).unsqueeze(1), behind.to(device)
         return WindowPart(group, sight, read, row, write)
 
     @cached_property

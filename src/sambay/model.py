@@ -202,7 +202,8 @@ class Attention(nn.Module):
             q = _project_rows(self.Wqkv, x[batch.rows], slice(0, self.q_size))
             kv = _project_rows(self.Wqkv, x, slice(self.q_size, None))
         k, v = kv.chunk(2, dim=-1)
-        view = ops.shared_keys_values(k, v, self.shape, self._norm, batch, None if state is None else state.shared)
+        cache = None if state is None else state.shared
+        view = ops.shared_keys_values(k, v, self.shape, self._norm, batch, cache, self.derived)
         return (self._look(q, view, batch) if batch.asking else None), view
 
     def cross(self, x: Tensor, view: ops.SharedView, batch: Batch) -> Tensor:

@@ -20,10 +20,11 @@ from torch import Tensor
 from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import ContextError, PromptError
+from sambay.kv import TILE, Index, KVTiles, entry_bytes, page_slices, whole_tiles
 
 __all__ = ["ConvState", "SSMState", "SharedKV", "Snapshot", "StatePool", "WindowKV", "state_bytes"]
 
-PAGE_SIZE = 64
+PAGE_SIZE = TILE
 """Tokens in a page of the shared KV cache."""
 
 
@@ -77,17 +78,22 @@ class SSMState(SlotState):
 
 
 class WindowKV(SlotState):
-    """A ring of the last W keys and values; position p lives at place p mod W: (slots, W, Hk, dh) each."""
+    """A ring of the last keys and values for each slot, as a page of `KVTiles`; position p lives at place p mod T.
 
-    @property
-    def keys(self) -> Tensor:
-        """(slots, W, Hk, dh)."""
-        return self.tensors[0]
+    Args:
+        slots: number of sequences.
+        window: W, how many tokens a query sees; T is the next multiple of a tile.
+        heads: (Hk, dh).
+        maps: 2 in differential attention, else 1.
+        dtype: of the elements.
+        device: where they live.
+    """
 
-    @property
-    def values(self) -> Tensor:
-        """(slots, W, Hk, dh)."""
-        return self.tensors[1]
+    def __init__(
+        self, slots: int, window: int, heads: tuple[int, int], maps: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.tiles = KVTiles(slots, whole_tiles(window), heads, maps, dtype, device)
+        super().__init__(*self.tiles.tensors)
 
 
 class SharedKV:
@@ -96,23 +102,23 @@ class SharedKV:
     Args:
         slots: number of sequences.
         pages: pages to begin with; doubled whenever they run out.
-        shape: (Hk, dh).
-        dtype: element type.
+        heads: (Hk, dh).
+        maps: 2 in differential attention, else 1.
+        dtype: of the elements.
         device: where the pages live.
     """
 
     def __init__(
-        self, slots: int, pages: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+        self, slots: int, pages: int, heads: tuple[int, int], maps: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.keys = torch.zeros((pages, PAGE_SIZE, *shape), dtype=dtype, device=device)
-        self.values = torch.zeros_like(self.keys)
+        self.tiles = KVTiles(pages, PAGE_SIZE, heads, maps, dtype, device)
         self.tables: list[list[int]] = [[] for _ in range(slots)]
         self.free = list(range(pages - 1, -1, -1))
 
     @property
     def nbytes(self) -> int:
         """Bytes held, used pages and free ones."""
-        return self.keys.nbytes + self.values.nbytes
+        return self.tiles.nbytes
 
     def reserve(self, slot: int, length: int) -> None:
         """Make sure that a slot has pages for `length` tokens."""
@@ -124,12 +130,10 @@ class SharedKV:
             table.append(self.free.pop())
 
     def _grow(self, least: int) -> None:
-        have = self.keys.shape[0]
+        have = self.tiles.pages
         extra = max(have, least)
-        shape = (extra, *self.keys.shape[1:])
         with torch.inference_mode(False):  # the cache may be continued outside of it
-            self.keys = torch.cat([self.keys, self.keys.new_zeros(shape)])
-            self.values = torch.cat([self.values, self.values.new_zeros(shape)])
+            self.tiles.grow(extra)
         self.free[:0] = range(have + extra - 1, have - 1, -1)
 
     def reset(self, slot: int) -> None:
@@ -137,32 +141,35 @@ class SharedKV:
         self.free.extend(reversed(self.tables[slot]))
         self.tables[slot] = []
 
-    def read(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the first `length` tokens, (length, Hk, dh) each: a view where pages adjoin."""
-        table = self.tables[slot][: -(-length // PAGE_SIZE)]
-        if not table or table == list(range(table[0], table[0] + len(table))):
-            first = table[0] if table else 0
-            pages = slice(first, first + len(table))
-            return self.keys[pages].flatten(0, 1)[:length], self.values[pages].flatten(0, 1)[:length]
-        index = torch.tensor(table, device=self.keys.device)
-        return self.keys[index].flatten(0, 1)[:length], self.values[index].flatten(0, 1)[:length]
+    def _pages(self, slot: int, length: int) -> Index:
+        return page_slices(self.tables[slot][: -(-length // PAGE_SIZE)], self.tiles.keys.device)
 
-    def write(self, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values (T, Hk, dh) at positions `start` and up; pages must have been reserved."""
-        self.write_all((slot,), (start,), (keys.shape[0],), keys, values)
+    def read(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `length` tokens, (length, Hk, dh) each; float32 where they are kept as int8."""
+        keys, values = self.tiles.read_pages(self._pages(slot, length))
+        return keys[:length], values[:length]
+
+    def places(
+        self, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Page and place in it of the new tokens of several slots: (N,) int64 each; pages must have been reserved."""
+        owners, places = [], []
+        for slot, start, length in zip(slots, starts, lengths, strict=True):
+            table = self.tables[slot]
+            for position in range(start, start + length):
+                owners.append(table[position // PAGE_SIZE])
+                places.append(position % PAGE_SIZE)
+        device = self.tiles.keys.device
+        return (
+            torch.tensor(owners, dtype=torch.int64, device=device),
+            torch.tensor(places, dtype=torch.int64, device=device),
+        )
 
     def write_all(
         self, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int], keys: Tensor, values: Tensor
     ) -> None:
         """Store packed keys and values (N, Hk, dh) of several slots; pages must have been reserved."""
-        places = [
-            self.tables[slot][position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
-            for slot, start, length in zip(slots, starts, lengths, strict=True)
-            for position in range(start, start + length)
-        ]
-        index = torch.tensor(places, dtype=torch.int64, device=self.keys.device)
-        for pages, new in ((self.keys, keys), (self.values, values)):
-            pages.flatten(0, 1).index_copy_(0, index, new.to(pages.dtype))
+        self.tiles.write(*self.places(slots, starts, lengths), keys, values)
 
     def gather(self, slots: Sequence[int], lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Keys and values of the first tokens of several slots, (S, longest, Hk, dh) each; their last ones repeat."""
@@ -173,25 +180,25 @@ class SharedKV:
         count = -(-longest // PAGE_SIZE)
         table = torch.tensor([(self.tables[slot][:count] + [0] * count)[:count] for slot in slots])
         place = torch.minimum(torch.arange(longest), torch.tensor(lengths).unsqueeze(1) - 1)
-        index = (table.gather(1, place // PAGE_SIZE) * PAGE_SIZE + place % PAGE_SIZE).flatten().to(self.keys.device)
-        keys, values = (pages.flatten(0, 1).index_select(0, index) for pages in (self.keys, self.values))
-        shape = (len(slots), longest)
-        return keys.unflatten(0, shape), values.unflatten(0, shape)
+        device = self.tiles.keys.device
+        return self.tiles.read(table.gather(1, place // PAGE_SIZE).to(device), (place % PAGE_SIZE).to(device))
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Give `target` its own copy of the first `length` tokens of `source`."""
         self.restore(target, self.snapshot(source, length))
 
-    def snapshot(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
-        """An independent copy of the first `length` tokens, (length, Hk, dh) each."""
-        keys, values = self.read(slot, length)
-        return keys.clone(), values.clone()
+    def snapshot(self, slot: int, length: int) -> tuple[Tensor, ...]:
+        """An independent copy of the pages of the first `length` tokens: the tensors of `KVTiles`."""
+        pages = self._pages(slot, length)
+        return tuple(tensor[pages].clone() for tensor in self.tiles.tensors)
 
-    def restore(self, slot: int, saved: tuple[Tensor, Tensor]) -> None:
+    def restore(self, slot: int, saved: tuple[Tensor, ...]) -> None:
         """Put a snapshot back, into any slot."""
         self.reset(slot)
-        self.reserve(slot, saved[0].shape[0])
-        self.write(slot, 0, *saved)
+        self.reserve(slot, saved[0].shape[0] * PAGE_SIZE)
+        pages = page_slices(self.tables[slot], self.tiles.keys.device)
+        for tensor, value in zip(self.tiles.tensors, saved, strict=True):
+            tensor[pages] = value
 
 
 class Snapshot(NamedTuple):
@@ -199,7 +206,7 @@ class Snapshot(NamedTuple):
 
     length: int
     fixed: tuple[tuple[Tensor, ...], ...]
-    shared: tuple[Tensor, Tensor]
+    shared: tuple[Tensor, ...]
 
     @property
     def nbytes(self) -> int:
@@ -227,7 +234,8 @@ class StatePool:
     Args:
         config: the model's configuration.
         slots: how many sequences can live at once.
-        dtype: element type of convolution inputs, keys and values (scan states are float32 always).
+        dtype: element type of convolution inputs (scan states are float32 always).
+        cache_dtype: element type of keys and values, one of `kv.CACHE_DTYPES`; None: `dtype`.
         device: where the tensors live.
         tokens: tokens of shared KV cache to begin with, over all slots; it grows when needed.
     """
@@ -238,26 +246,28 @@ class StatePool:
         slots: int = 1,
         *,
         dtype: torch.dtype = torch.float32,
+        cache_dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         tokens: int = PAGE_SIZE,
     ) -> None:
         device = torch.device(device)
         self.config, self.slots, self.dtype = config, slots, dtype
-        heads = (config.num_key_value_heads, config.head_dim)
+        self.cache_dtype = dtype if cache_dtype is None else cache_dtype
+        heads, maps = (config.num_key_value_heads, config.head_dim), 2 if config.differential_attention else 1
         self.layers: list[LayerState] = []
         with torch.inference_mode(False):  # ordinary tensors: the pool may be continued outside of it
-            self.shared = SharedKV(slots, max(1, -(-tokens // PAGE_SIZE)), heads, dtype, device)
+            self.shared = SharedKV(slots, max(1, -(-tokens // PAGE_SIZE)), heads, maps, self.cache_dtype, device)
             for role in config.layer_plan():
                 if role.is_mamba:
                     conv = torch.zeros(slots, config.mamba_d_conv - 1, config.d_inner, dtype=dtype, device=device)
                     ssm = torch.zeros(slots, config.mamba_d_state, config.d_inner, device=device, dtype=torch.float32)
                     self.layers.append(LayerState(conv=ConvState(conv), ssm=SSMState(ssm)))
                 elif role is LayerRole.SLIDING:
-                    ring = torch.zeros(2, slots, config.sliding_window, *heads, dtype=dtype, device=device)
-                    self.layers.append(LayerState(window=WindowKV(ring[0], ring[1])))
+                    ring = WindowKV(slots, config.sliding_window, heads, maps, self.cache_dtype, device)
+                    self.layers.append(LayerState(window=ring))
                 else:
                     self.layers.append(LayerState(shared=self.shared if role is LayerRole.FULL else None))
-        self.device = self.shared.keys.device
+        self.device = self.shared.tiles.keys.device
         self.lengths = [0] * slots
         self._free = list(range(slots - 1, -1, -1))
 
@@ -408,21 +418,22 @@ class StatePool:
             self.lengths[slot] = start + length
 
 
-def state_bytes(config: SambaYConfig, dtype: torch.dtype) -> dict[str, int]:
+def state_bytes(config: SambaYConfig, dtype: torch.dtype, cache_dtype: torch.dtype | None = None) -> dict[str, int]:
     """Bytes of state of one sequence: of each fixed kind, and of the shared cache per token of context.
 
     Args:
         config: the model's configuration.
-        dtype: element type of everything but the scan state.
+        dtype: element type of convolution inputs.
+        cache_dtype: element type of keys and values; None: `dtype`.
     """
-    size = dtype.itemsize
     plan = config.layer_plan()
     mambas = sum(role.is_mamba for role in plan)
     windows = sum(role is LayerRole.SLIDING for role in plan)
-    heads = 2 * config.num_key_value_heads * config.head_dim
+    maps = 2 if config.differential_attention else 1
+    entry = entry_bytes(config.num_key_value_heads, config.head_dim, maps, cache_dtype or dtype)
     return {
-        "convolution": mambas * config.d_inner * (config.mamba_d_conv - 1) * size,
+        "convolution": mambas * config.d_inner * (config.mamba_d_conv - 1) * dtype.itemsize,
         "scan": mambas * config.d_inner * config.mamba_d_state * 4,
-        "windows": windows * config.sliding_window * heads * size,
-        "shared KV per token": heads * size,
+        "windows": windows * whole_tiles(config.sliding_window) * entry,
+        "shared KV per token": entry,
     }

@@ -87,13 +87,13 @@ def test_a_step_is_the_same_on_the_kernels(packed, monkeypatch, batch, depth):
 
 def test_seeking_back_and_forth_reserves_nothing_more(tiny):
     filled = fill_state(tiny, 3, 130)
-    pages = filled.pool.shared.keys.shape[0]
+    pages = filled.pool.shared.tiles.pages
     for batch, depth in ((3, 126), (1, 0), (2, 64), (3, 126)):
         filled.seek(batch, depth)
         for _ in range(4):
             assert filled.step(batch).isfinite().all()
         assert filled.pool.lengths[:batch] == [depth + 4] * batch
-    assert filled.pool.shared.keys.shape[0] == pages == 9
+    assert filled.pool.shared.tiles.pages == pages == 9
 
 
 def test_states_hold_random_numbers(tiny):
@@ -103,8 +103,8 @@ def test_states_hold_random_numbers(tiny):
         for first, second in zip(one.tensors, other.tensors, strict=True):
             assert first.std() > 0.4
             assert torch.equal(first, second)
-    assert pool.shared.keys.std() > 0.4
-    assert pool.shared.values.std() > 0.4
+    assert pool.shared.tiles.keys.std() > 0.4
+    assert pool.shared.tiles.values.std() > 0.4
 
 
 def test_what_does_not_fit(tiny, monkeypatch):

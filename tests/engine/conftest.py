@@ -94,7 +94,7 @@ def check_idle(engine):
     assert not engine.busy
     assert not engine._requests
     assert pool.free_slots == pool.slots
-    assert sorted(pool.shared.free) == list(range(pool.shared.keys.shape[0]))
+    assert sorted(pool.shared.free) == list(range(pool.shared.tiles.pages))
 
 
 @pytest.fixture(scope="session")

@@ -363,7 +363,7 @@ def test_pages_come_back_after_growth(make_engine, assert_idle):
             engine.add(None, [5] * length, SamplingParams(max_tokens=20, seed=0, n=2))
         drain(engine)
         assert_idle(engine)
-    assert engine.pool.shared.keys.shape[0] <= 16
+    assert engine.pool.shared.tiles.pages <= 16
 
 
 # What ends a completion

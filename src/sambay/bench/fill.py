@@ -73,8 +73,11 @@ def fill_state(model: SambaY, sequences: int, tokens: int, seed: int = 0) -> Fil
     for _ in range(sequences):
         pool.shared.reserve(pool.open(), tokens)
     tensors = [tensor for state in pool.fixed for tensor in state.tensors]
-    for tensor in (*tensors, pool.shared.keys, pool.shared.values):
-        tensor.uniform_(-1, 1, generator=generator)
+    for tensor in (*tensors, *pool.shared.tiles.tensors):
+        if tensor.dtype is torch.uint8:
+            tensor.random_(256, generator=generator)
+        else:
+            tensor.uniform_(-1, 1, generator=generator)
     return Filled(model, pool, seed)
 
 

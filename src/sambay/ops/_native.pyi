@@ -41,6 +41,11 @@ class Heads:
         /,
     ) -> None: ...
 
+class Cache:
+    def __init__(
+        self, keys: int, values: int, key_scales: int, value_scales: int, tiles: int, kept: int, /
+    ) -> None: ...
+
 def linear(w: Matrix, x: int, m: int, x_stride: int, out: int, out_stride: int, /) -> None: ...
 def linear_rows(
     w: Matrix, first: int, count: int, x: int, m: int, x_stride: int, out: int, out_stride: int, /
@@ -75,33 +80,36 @@ def selective_scan(
 def window_attention(
     seq: Sequences,
     heads: Heads,
-    rows: int,
     q: int,
     q_stride: int,
     k: int,
     v: int,
     kv_stride: int,
-    keys: int,
-    values: int,
-    half: bool,
+    cache: Cache,
     window: int,
     out: int,
-    /,
 ) -> None: ...
 def shared_attention(
     rows: int,
     seen: int,
     table_start: int,
     pages: int,
-    page_size: int,
     heads: Heads,
     q: int,
     q_stride: int,
-    keys: int,
-    values: int,
-    half: bool,
+    cache: Cache,
     out: int,
-    /,
+) -> None: ...
+def keep(
+    heads: Heads,
+    count: int,
+    owners: int,
+    places: int,
+    k: int,
+    k_stride: int,
+    v: int,
+    v_stride: int,
+    cache: Cache,
 ) -> None: ...
 def add_norm(
     m: int,

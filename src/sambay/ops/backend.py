@@ -287,7 +287,7 @@ def window_attention(
     Returns:
         (N, H * dh) in the dtype of q.
     """
-    if served_natively(q) and shape.native and (state is None or _fits(state.keys)):
+    if served_natively(q) and shape.native and (state is None or native_ops.keeps(state.tiles)):
         return native_ops.window_attention(q, k, v, _handle(shape, norm, derived), batch, window, state)
     lam = None if norm is None else norm.mix()
     queries, keys, values = (x.unflatten(-1, (-1, shape.width)) for x in (q, k, v))
@@ -296,7 +296,13 @@ def window_attention(
 
 
 def shared_keys_values(
-    k: Tensor, v: Tensor, shape: HeadShape, norm: PairNorm | None, batch: Batch, state: SharedKV | None
+    k: Tensor,
+    v: Tensor,
+    shape: HeadShape,
+    norm: PairNorm | None,
+    batch: Batch,
+    state: SharedKV | None,
+    derived: Derived,
 ) -> SharedView:
     """Fill the shared cache, see `reference.shared_keys_values`.
 
@@ -307,10 +313,12 @@ def shared_keys_values(
         norm: of differential attention, or None for plain attention.
         batch: which rows belong to which sequence.
         state: the cache, written, or None.
+        derived: of the module.
     """
+    if served_natively(k) and shape.native and (state is None or native_ops.keeps(state.tiles)):
+        heads = _handle(shape, norm, derived)
+        return native_ops.shared_keys_values(k, v, (shape.kv_heads, shape.width), shape.maps, heads, batch, state)
     keys, values = (x.unflatten(-1, (-1, shape.width)) for x in (k, v))
-    if served_natively(k) and shape.native and (state is None or _fits(state.keys)):
-        return native_ops.shared_keys_values(keys, values, batch, state)
     lam = None if norm is None else k.new_zeros(())
     return reference.shared_keys_values(keys, values, batch, lam, state)
 

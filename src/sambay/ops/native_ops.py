@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from sambay.batch import Batch
 from sambay.ops import _native
+from sambay.kv import TILE, KVTiles
 from sambay.state import PAGE_SIZE, ConvState, SharedKV, SSMState, WindowKV
 
 __all__ = [
@@ -261,6 +262,25 @@ def heads(
     return _native.Heads(count, kv_heads, width, maps, scale, lam, address, eps, norm_scale)
 
 
+_KEPT = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+"""How the kernels number the element types of keys and values."""
+
+
+def _cache_of(tiles: KVTiles | None) -> _native.Cache:
+    """The pages as the kernels read them; without any, new keys and values are float32."""
+    if tiles is None:
+        return _native.Cache(0, 0, 0, 0, 0, 0)
+    tensors = tiles.tensors
+    assert all(x.is_contiguous() and x.device.type == "cpu" for x in tensors)
+    pointers = [x.data_ptr() for x in tensors] + [0] * (4 - len(tensors))
+    return _native.Cache(*pointers, tiles.tokens // TILE, _KEPT[tiles.dtype])
+
+
+def keeps(tiles: KVTiles) -> bool:
+    """Whether the kernels know the element type."""
+    return tiles.dtype in _KEPT
+
+
 def window_attention(
     q: Tensor, k: Tensor, v: Tensor, heads: _native.Heads, batch: Batch, window: int, state: WindowKV | None
 ) -> Tensor:
@@ -279,11 +299,9 @@ def window_attention(
     q_address, q_stride = _strided(q)
     k_address, kv_stride = _strided(k)
     assert v.stride(0) == kv_stride
-    keys, half = _cache(None if state is None else state.keys)
-    values, _ = _cache(None if state is None else state.values)
     _native.window_attention(
-        _places(batch).handle, heads, q.shape[0], q_address, q_stride, k_address, _strided(v)[0], kv_stride, keys,
-        values, half, window, out.data_ptr(),
+        _places(batch).handle, heads, q_address, q_stride, k_address, _strided(v)[0], kv_stride,
+        _cache_of(None if state is None else state.tiles), window, out.data_ptr(),
     )  # fmt: skip
     return out
 
@@ -291,51 +309,67 @@ def window_attention(
 class PagedView(NamedTuple):
     """What the rows that ask will attend to: the cache itself, and where in it the tokens of each row lie."""
 
-    keys: Tensor
-    values: Tensor
+    tiles: KVTiles
     seen: Tensor
     table_start: Tensor
     pages: Tensor
-    page_size: int
 
 
-def shared_keys_values(k: Tensor, v: Tensor, batch: Batch, state: SharedKV | None) -> PagedView:
+def shared_keys_values(
+    k: Tensor,
+    v: Tensor,
+    shape: tuple[int, int],
+    maps: int,
+    heads: _native.Heads,
+    batch: Batch,
+    state: SharedKV | None,
+) -> PagedView:
     """As `reference.shared_keys_values`: the cache is written, and nothing is gathered.
 
     Args:
-        k: (N, Hk, dh) keys of all tokens.
-        v: (N, Hk, dh) values of all tokens.
+        k: (N, Hk * dh) keys of all tokens, rows with a stride.
+        v: (N, Hk * dh) values of all tokens, likewise.
+        shape: (Hk, dh).
+        maps: 2 in differential attention, else 1.
+        heads: what `_native.Heads` takes.
         batch: which rows belong to which sequence, and which ask for logits.
-        state: the cache, with pages reserved; None: every token is a page of one among the new ones.
+        state: the cache, with pages reserved; None: one is made for the pass.
     """
+    if state is None:
+        slots = tuple(range(len(batch)))
+        pages = sum(-(-length // PAGE_SIZE) for length in batch.lengths)
+        state = SharedKV(len(slots), pages, shape, maps, k.dtype, k.device)
+        for slot, length in enumerate(batch.lengths):
+            state.reserve(slot, length)
+    else:
+        assert batch.slots is not None
+        slots = batch.slots
+    owners, places = state.places(slots, batch.starts, batch.lengths)
+    k_address, k_stride = _strided(k)
+    v_address, v_stride = _strided(v)
+    _native.keep(
+        heads, k.shape[0], owners.data_ptr(), places.data_ptr(), k_address, k_stride, v_address, v_stride,
+        _cache_of(state.tiles),
+    )  # fmt: skip
     seen: list[int] = []
     starts: list[int] = []
-    pages: list[int] = []
-    offsets = batch.layout.offsets
-    if state is not None:
-        assert batch.slots is not None
-        state.write_all(batch.slots, batch.starts, batch.lengths, k, v)
-        keys, values, size = state.keys, state.values, PAGE_SIZE
-    else:
-        keys, values, size = k.contiguous(), v.contiguous(), 1
+    table: list[int] = []
     for s in batch.asking:
         total, wanted = batch.starts[s] + batch.lengths[s], batch.wanted[s]
-        table = list(range(offsets[s], offsets[s + 1])) if state is None else state.tables[(batch.slots or ())[s]]
-        starts.extend([len(pages)] * wanted)
+        starts.extend([len(table)] * wanted)
         seen.extend(range(total - wanted + 1, total + 1))
-        pages.extend(table[: -(-total // size)])
-    tables = [torch.tensor(x, dtype=torch.int64) for x in (seen, starts, pages)]
-    return PagedView(keys, values, tables[0], tables[1], tables[2], size)
+        table.extend(state.tables[slots[s]][: -(-total // PAGE_SIZE)])
+    tables = [torch.tensor(x, dtype=torch.int64) for x in (seen, starts, table)]
+    return PagedView(state.tiles, tables[0], tables[1], tables[2])
 
 
 def shared_attention(q: Tensor, view: PagedView, heads: _native.Heads) -> Tensor:
     """As `reference.shared_attention`, with the norm over each pair: (R, H * dh) -> (R, H * dh) float32."""
     out = torch.empty(q.shape)
     address, stride = _strided(q)
-    keys, half = _cache(view.keys)
     _native.shared_attention(
-        q.shape[0], view.seen.data_ptr(), view.table_start.data_ptr(), view.pages.data_ptr(), view.page_size, heads,
-        address, stride, keys, _cache(view.values)[0], half, out.data_ptr(),
+        q.shape[0], view.seen.data_ptr(), view.table_start.data_ptr(), view.pages.data_ptr(), heads, address, stride,
+        _cache_of(view.tiles), out.data_ptr(),
     )  # fmt: skip
     return out
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sambay.batch import Batch, Group, Ragged, SharedPart, Sight, WindowPart
+from sambay.kv import KVTiles
 from sambay.state import ConvState, SharedKV, SSMState, WindowKV
 
 __all__ = [
@@ -283,23 +284,22 @@ def window_attention(
     """
     outs: list[tuple[Group, Tensor]] = []
     for part in batch.window_parts(window):
-        if state is not None and part.after:
-            _write_ring(k, v, part, state)
-            keys, values = state.keys[part.read], state.values[part.read]
-        else:
-            keys, values = _rectangle(k, part.group), _rectangle(v, part.group)
-            if state is not None:
-                keys = torch.cat([state.keys[part.read], keys], dim=1)
-                values = torch.cat([state.values[part.read], values], dim=1)
-                _write_ring(k, v, part, state)
+        fresh = (k, v) if state is None else _as_kept(k, v, state.tiles)
+        keys, values = (_rectangle(x, part.group) for x in fresh)
+        if state is not None:
+            assert part.read is not None
+            assert part.write is not None
+            past = state.tiles.read(*part.read)
+            keys, values = (torch.cat([old.to(new.dtype), new], dim=1) for old, new in zip(past, (keys, values), strict=True))
+            state.tiles.write(*part.write, k[part.rows].detach(), v[part.rows].detach())
         laid = _lay_out(keys, values, lam)
         outs.append((part.group, _attend(_rectangle(q, part.group), *laid, part.sight, lam)))
     return _packed(outs, batch.layout)
 
 
-def _write_ring(k: Tensor, v: Tensor, part: WindowPart, state: WindowKV) -> None:
-    for ring, new in ((state.keys, k), (state.values, v)):
-        ring[part.write] = new[part.rows].detach().to(ring.dtype)
+def _as_kept(k: Tensor, v: Tensor, tiles: KVTiles) -> tuple[Tensor, Tensor]:
+    """New keys and values as the cache keeps them, so that it makes no difference where a chunk ends."""
+    return (k, v) if tiles.dtype is k.dtype else tiles.rounded(k, v)
 
 
 @dataclass(frozen=True)
