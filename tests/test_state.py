@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from helpers import BOUND, error, opened, write
-from sambay import kv, state as state_module
+from sambay import kv
+from sambay import state as state_module
 from sambay.config import PRESETS, SambaYConfig
 from sambay.errors import ContextError, PromptError
 from sambay.ops import backend

@@ -19,6 +19,7 @@ from sambay.kv import Index, whole_tiles
 
 __all__ = ["Batch", "Block", "Group", "Ragged", "SharedPart", "Sight", "WindowPart"]
 
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """Sequences of similar length, to be computed together as one padded rectangle.

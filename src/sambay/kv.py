@@ -1,4 +1,4 @@
-"""Storage of keys and values: tiles of 64 tokens, one head group after the other, in the order in which attention reads.
+"""Storage of keys and values: tiles of 64 tokens, one group of heads after the other, as attention reads them.
 
 A *page* holds the keys and values of some consecutive tokens, a multiple of 64: a page of the shared cache, or the
 ring of one sequence. Within it the tokens of a group of heads lie together, so that one pass over a group walks
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sambay.errors import ConfigError
 
-__all__ = ["CACHE_DTYPES", "TILE", "KVTiles", "entry_bytes", "whole_tiles"]
+__all__ = ["CACHE_DTYPES", "TILE", "KVTiles", "cache_dtype_of", "entry_bytes", "page_slices", "whole_tiles"]
 
 TILE = 64
 """Tokens in a tile: pages are multiples of it."""
@@ -37,6 +37,20 @@ CACHE_DTYPES = {
 
 Index = slice | Tensor
 """Places along an axis; a slice where they adjoin, which reads a view and no copy."""
+
+
+def cache_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The element type that is meant: one, the name of one, or None for "auto" and None, which decide nothing.
+
+    Raises:
+        ConfigError: keys and values cannot be kept in it.
+    """
+    if dtype is None or dtype == "auto":
+        return None
+    name = str(dtype).removeprefix("torch.")
+    if name not in CACHE_DTYPES:
+        raise ConfigError(f"the KV cache dtype is {dtype!r}: it must be one of auto, {', '.join(CACHE_DTYPES)}")
+    return CACHE_DTYPES[name]
 
 
 def whole_tiles(tokens: int) -> int:
@@ -187,14 +201,15 @@ class KVTiles:
     def rounded(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (N, Hk, dh) as they would be read back."""
         if self.dtype is not torch.int8:
-            return tuple(x.detach().to(self.dtype) for x in (keys, values))  # type: ignore[return-value]  # two
+            return keys.detach().to(self.dtype), values.detach().to(self.dtype)
         wide = self._groups(values)
         back = _dequantise(*_quantise(wide)).unflatten(-1, (self.maps, -1)).flatten(-3, -2)
         return _dequantise(*_quantise(keys)), back
 
     def _groups(self, values: Tensor) -> Tensor:
         """(N, Hk, dh) -> (N, G, maps * dh)."""
-        return values.unflatten(1, (-1, self.maps)).flatten(2)
+        wide: Tensor = values.unflatten(1, (-1, self.maps)).flatten(2)
+        return wide
 
 
 def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,12 +218,13 @@ def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:
     scales = (x.abs().amax(-1) / 127).half()
     steps = scales.float().unsqueeze(-1)
     # A scale of nothing is that of zeros, or of numbers too small for it. Not a number stays so by its scale.
-    codes = torch.where(steps > 0, x / steps, 0).round().clamp(-127, 127) + 128
+    codes: Tensor = torch.where(steps > 0, x / steps, 0).round().clamp(-127, 127) + 128
     return codes.to(torch.uint8), scales
 
 
 def _dequantise(codes: Tensor, scales: Tensor) -> Tensor:
-    return (codes.float() - 128) * scales.float().unsqueeze(-1)
+    values: Tensor = (codes.float() - 128) * scales.float().unsqueeze(-1)
+    return values
 
 
 def page_slices(table: Sequence[int], device: torch.device) -> Index:

@@ -28,6 +28,7 @@ from sambay import checkpoint, hub
 from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import PromptError
+from sambay.kv import cache_dtype_of
 from sambay.ops import backend as ops
 from sambay.quant import stored as quantised
 from sambay.quant.linear import QuantEmbedding, QuantLinear, packed_matrices
@@ -337,6 +338,7 @@ class SambaY(nn.Module):
     def __init__(self, config: SambaYConfig) -> None:
         super().__init__()
         self.config = config
+        self._cache_dtype: torch.dtype | None = None
         device = torch.get_default_device()
         with torch.device("meta"):  # the stock initialisation would be thrown away
             self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -396,18 +398,39 @@ class SambaY(nn.Module):
         return next(self.final_norm.parameters()).dtype
 
     @property
+    def cache_dtype(self) -> torch.dtype:
+        """What the states keep keys and values in, unless `new_state` is told otherwise; it can be set.
+
+        By default the dtype of the weights; bfloat16 for a quantised model, whose weights are coarser by far.
+        """
+        if self._cache_dtype is not None:
+            return self._cache_dtype
+        return torch.bfloat16 if quantised.is_quantised(self) else self.dtype
+
+    @cache_dtype.setter
+    def cache_dtype(self, dtype: torch.dtype | str | None) -> None:
+        self._cache_dtype = cache_dtype_of(dtype)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.final_norm.parameters()).device
 
-    def new_state(self, slots: int = 1, *, tokens: int = PAGE_SIZE) -> StatePool:
+    def new_state(
+        self, slots: int = 1, *, tokens: int = PAGE_SIZE, cache_dtype: torch.dtype | str | None = None
+    ) -> StatePool:
         """A pool of states that fits this model: its shape, dtype and device.
 
         Args:
             slots: how many sequences can live at once.
             tokens: tokens of shared KV cache to begin with, over all slots; it grows when needed.
+            cache_dtype: of keys and values: float32, bfloat16, float16 or int8; None for the model's `cache_dtype`.
+
+        Raises:
+            ConfigError: another dtype.
         """
-        return StatePool(self.config, slots, dtype=self.dtype, device=self.device, tokens=tokens)
+        kept = cache_dtype_of(cache_dtype) or self.cache_dtype
+        return StatePool(self.config, slots, dtype=self.dtype, cache_dtype=kept, device=self.device, tokens=tokens)
 
     def forward(
         self,

@@ -149,9 +149,7 @@ class SharedKV:
         keys, values = self.tiles.read_pages(self._pages(slot, length))
         return keys[:length], values[:length]
 
-    def places(
-        self, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    def places(self, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Page and place in it of the new tokens of several slots: (N,) int64 each; pages must have been reserved."""
         owners, places = [], []
         for slot, start, length in zip(slots, starts, lengths, strict=True):

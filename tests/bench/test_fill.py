@@ -64,11 +64,11 @@ def test_a_step_is_the_same_on_the_kernels(packed, monkeypatch, batch, depth):
     def look(q, view, heads, look=ops.shared_attention):
         nonlocal looks
         looks += 1
-        seen.append((view.seen.tolist(), view.table_start.tolist(), view.pages.tolist(), view.page_size))
+        seen.append((view.seen.tolist(), view.table_start.tolist(), view.pages.tolist(), view.tiles.keys.shape))
         return look(q, view, heads)
 
     def slide(q, k, v, heads, batch, window, state, slide=ops.window_attention):
-        seen.append((batch.starts, batch.slots, batch.lengths, state.keys.shape))
+        seen.append((batch.starts, batch.slots, batch.lengths, state.tiles.keys.shape))
         return slide(q, k, v, heads, batch, window, state)
 
     fill_state(packed, 1, 1).step(1)  # makes what a model makes once

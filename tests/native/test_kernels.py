@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from sambay.batch import Batch
+from sambay.kv import KVTiles
 from sambay.ops import backend, native
 from sambay.quant.formats import QuantFormat, pack
 from sambay.quant.linear import QuantEmbedding, QuantLinear
 from sambay.state import ConvState, SharedKV, SSMState, WindowKV
+
+if native.usable():
+    from sambay.ops import native_ops
 
 pytestmark = pytest.mark.skipif(not native.usable(), reason="sambay was installed without its compiled kernels")
 
@@ -175,6 +179,58 @@ def test_shared_attention(lengths, starts, shape, window, dtype, wanted):
 
     assert error(*both(run)) < (SPLIT if dtype is torch.int8 else BOUND)
     assert error(*both(lambda: run(Batch.packed(batch.input_ids, lengths, wanted=counts), None))) < BOUND
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("window", [1, 50, 64, 128])
+def test_attention_does_not_depend_on_chunks_and_neighbours(dtype, window):
+    """Bit for bit: a row meets the same tiles in the same order, however its text was cut."""
+    shape, length = backend.HeadShape(8, 4, 32, 2), 200
+    norm, rows = norm_of(shape), torch.randn(3, length, 8 * 32)
+    results = []
+    for cuts in ([200], [1] * 200, [63, 2, 70, 1, 64], [5, 190, 5], [64, 64, 72]):
+        ring = WindowKV(2, window, (4, 32), 2, dtype, torch.device("cpu"))
+        cache = SharedKV(2, 1, (4, 32), 2, dtype, torch.device("cpu"))
+        slid, looked, start = [], [], 0
+        for cut in cuts:
+            new, lengths = slice(start, start + cut), (3, cut) if start % 2 else (cut,)
+            batch = Batch.packed(
+                torch.zeros(sum(lengths), dtype=torch.long),
+                lengths,
+                starts=(0, start)[-len(lengths) :],
+                slots=(1, 0)[-len(lengths) :],
+            )
+            for slot, length in zip(batch.slots, (0, start)[-len(lengths) :], strict=True):
+                cache.reserve(slot, length + max(lengths))
+            q, k, v = (torch.cat([torch.randn(3 * (len(lengths) - 1), 256), x[new]]) for x in rows)
+            k, v = k[:, :128], v[:, :128]
+            slid.append(backend.window_attention(q, k, v, shape, norm, batch, window, ring, backend.Derived())[-cut:])
+            view = backend.shared_keys_values(k, v, shape, norm, batch, cache, backend.Derived())
+            looked.append(backend.shared_attention(q, view, shape, norm, batch, backend.Derived())[-cut:])
+            start += cut
+        results.append((torch.cat(slid), torch.cat(looked)))
+    for slid, looked in results[1:]:
+        assert torch.equal(slid, results[0][0])
+        assert torch.equal(looked, results[0][1])
+
+
+def test_a_cache_of_bytes_keeps_what_plain_torch_would():
+    """Ties, zeros, numbers too small for a scale of 16 bits, huge ones; a NaN stays one."""
+    rows = torch.randn(70, 4, 32) * 10.0 ** torch.arange(-9, 5).repeat(5).view(70, 1, 1)
+    rows[3], rows[4, 1], rows[5, 2, 7], rows[6] = 0, 1e-8, float("nan"), torch.arange(32) * 0.5
+    tiles = [KVTiles(2, 64, (4, 32), 2, torch.int8, torch.device("cpu")) for _ in range(2)]
+    owners, places = torch.arange(70) % 2, torch.arange(70) // 2
+    tiles[0].write(owners, places, rows, rows.flip(0))
+    heads = native_ops.heads(4, 4, 32, 2, 1.0, 0.0, None, 0.0, 1.0)
+    native_ops.keep(rows.flatten(1), rows.flip(0).flatten(1), heads, owners, places, tiles[1])
+    for found, expected in zip(tiles[1].tensors, tiles[0].tensors, strict=True):
+        assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
+    keys, _ = tiles[0].read(owners, places)
+    fine = torch.ones(70, dtype=torch.bool)
+    fine[[4, 5]] = False
+    largest = rows.abs().amax(-1, keepdim=True)
+    assert ((keys - rows).abs() <= largest / 127 * 0.52 + 1e-5)[fine].all()
+    assert keys[5, 2].isnan().all()
 
 
 @pytest.mark.parametrize("width", [64, 50, 3])

@@ -74,7 +74,7 @@ def step_traffic(model: SambaY, sequences: int, start: int) -> Traffic:
         start: tokens that each has seen before.
     """
     config = model.config
-    sizes = state_bytes(config, model.dtype)
+    sizes = state_bytes(config, model.dtype, model.cache_dtype)
     plan = config.layer_plan()
     entry = sizes["shared KV per token"]
     sliding = sum(role is LayerRole.SLIDING for role in plan)

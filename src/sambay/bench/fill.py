@@ -99,7 +99,7 @@ def check_context(context: int, tokens: int, what: str) -> None:
 
 
 def _check_memory(model: SambaY, sequences: int, tokens: int) -> None:
-    sizes = state_bytes(model.config, model.dtype)
+    sizes = state_bytes(model.config, model.dtype, model.cache_dtype)
     entry = sizes.pop("shared KV per token")
     needed, free = sequences * (sum(sizes.values()) + tokens * entry), _free_memory()
     if free is not None and needed > free:

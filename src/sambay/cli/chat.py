@@ -49,6 +49,7 @@ def chat(
     hide_thinking: options.HideThinking = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
     max_model_len: options.MaxModelLen = None,
     threads: options.Threads = None,
 ) -> None:
@@ -66,7 +67,13 @@ def chat(
         seed=seed,
     )
     llm = options.open_model(
-        model, device=device, dtype=dtype, threads=threads, max_model_len=max_model_len, max_num_seqs=1
+        model,
+        device=device,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        threads=threads,
+        max_model_len=max_model_len,
+        max_num_seqs=1,
     )
     Chat(llm, llm.get_default_sampling_params(**given), system=system, show_thinking=not hide_thinking).loop()
 

@@ -49,6 +49,7 @@ def evaluate(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
     threads: options.Threads = None,
 ) -> None:
     r"""Let a model solve school problems that are in no training data, and count the right answers.
@@ -62,7 +63,9 @@ def evaluate(
         from sambay.eval.problems import check_families, evaluate_problems
 
     check_families(wanted)
-    llm = options.open_model(model, device=device, dtype=dtype, threads=threads, max_num_seqs=batch)
+    llm = options.open_model(
+        model, device=device, dtype=dtype, kv_cache_dtype=kv_cache_dtype, threads=threads, max_num_seqs=batch
+    )
     done = 0
     with task_progress("Solving") as bar:
 

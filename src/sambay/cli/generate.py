@@ -76,6 +76,7 @@ def generate(
     hide_thinking: options.HideThinking = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
     max_model_len: options.MaxModelLen = None,
     threads: options.Threads = None,
 ) -> None:
@@ -106,7 +107,13 @@ def generate(
         logprobs=logprobs,
     )
     llm = options.open_model(
-        model, device=device, dtype=dtype, threads=threads, max_model_len=max_model_len, max_num_seqs=min(n, 16)
+        model,
+        device=device,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        threads=threads,
+        max_model_len=max_model_len,
+        max_num_seqs=min(n, 16),
     )
     params = llm.get_default_sampling_params(**given)
     output = _run(llm, _whole_prompt(llm, wanted, raw, system), params, hide_thinking, silent=as_json)

@@ -46,21 +46,23 @@ def info(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: options.Device = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
 ) -> None:
     """Show the layers, sizes and state of a model, its tokenizer, and the backends that would run it."""
-    report = describe(model, device)
+    report = describe(model, device, kv_cache_dtype)
     if as_json:
         Screen(sys.stdout).write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     else:
         _show(report)
 
 
-def describe(model: str | None, device: str) -> dict[str, Any]:
+def describe(model: str | None, device: str, kv_cache_dtype: str = "auto") -> dict[str, Any]:
     """All that `sambay info` knows, as plain data.
 
     Args:
         model: a directory, a preset or a hub name; None for the bundled model.
         device: as typed, such as "auto".
+        kv_cache_dtype: what keys and values are kept in, as typed.
 
     Raises:
         SambaYError: no such model or device, or a damaged checkpoint.
@@ -70,22 +72,26 @@ def describe(model: str | None, device: str) -> dict[str, Any]:
     from sambay import hub, ops
     from sambay.config import PRESETS, SambaYConfig
     from sambay.engine.llm import resolve_device
+    from sambay.kv import cache_dtype_of
     from sambay.ops import native
+    from sambay.quant.stored import described_in
 
-    found = resolve_device(device)
+    found, kept = resolve_device(device), cache_dtype_of(kv_cache_dtype)
     directory: Path | None = None
     if model is None:
         directory = hub.bundled_model()
     elif model not in PRESETS or Path(model).is_dir():
         directory = hub.resolve(model)
     config = PRESETS[model or ""] if directory is None else SambaYConfig.from_json(directory / "config.json")
+    if kept is None and directory is not None and described_in(directory) is not None:
+        kept = torch.bfloat16  # as `SambaY.cache_dtype` decides
     return {
         "model": model if directory is None else str(directory),
         "parameters": config.num_parameters(),
         "architecture": _architecture(config),
         "layers": [role.value for role in config.layer_plan()],
         "weights": _weights(config, directory),
-        "state": _state(config),
+        "state": _state(config, kept),
         "tokenizer": None if directory is None else _tokenizer(directory),
         "device": _device_name(found),
         "threads": torch.get_num_threads(),
@@ -141,18 +147,20 @@ def _bits(dtype: str) -> int:
     return int(digits or 8)
 
 
-def _state(config: SambaYConfig) -> dict[str, Any]:
+def _state(config: SambaYConfig, kept: torch.dtype | None) -> dict[str, Any]:
     import torch
 
     from sambay.state import state_bytes
 
-    sizes = state_bytes(config, getattr(torch, config.torch_dtype))
+    dtype = getattr(torch, config.torch_dtype)
+    sizes = state_bytes(config, dtype, kept)
     per_token = sizes["shared KV per token"]
     fixed = sum(sizes.values()) - per_token
     context = config.max_position_embeddings
     contexts = sorted({*(length for length in _CONTEXTS if length <= context), context})
     return {
         "dtype": config.torch_dtype,
+        "cache dtype": str(kept or dtype).removeprefix("torch."),
         "bytes": sizes,
         "fixed": fixed,
         "total by context": {str(length): fixed + length * per_token for length in contexts},
@@ -217,7 +225,9 @@ def _show(report: dict[str, Any]) -> None:
     rows = {name: f"{_size(value)}  ({value:,} bytes)" for name, value in sizes["bytes"].items()}
     rows |= {"fixed, together": _size(sizes["fixed"])}
     rows |= {f"at {int(length):,} tokens": _size(value) for length, value in sizes["total by context"].items()}
-    section(f"State of a sequence ({sizes['dtype']}; scan states are float32)", rows)
+    section(
+        f"State of a sequence ({sizes['dtype']}; keys and values {sizes['cache dtype']}; scan states float32)", rows
+    )
     if tokenizer is not None:
         special = ", ".join(f"{token} {index}" for token, index in [*tokenizer["special tokens"].items()][:8])
         more = len(tokenizer["special tokens"]) - 8

@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "Dtype",
     "HideThinking",
+    "KvCacheDtype",
     "MaxModelLen",
     "MaxTokens",
     "MinP",
@@ -99,6 +100,15 @@ Dtype = Annotated[
     str,
     typer.Option(help=f"{', '.join(DTYPES)}; auto takes that of the checkpoint.", rich_help_panel=_MACHINE),
 ]
+KvCacheDtype = Annotated[
+    str,
+    typer.Option(
+        "--kv-cache-dtype",
+        help="What keys and values are kept in: float32, bfloat16, float16, int8; auto takes that of the weights, "
+        "bfloat16 for a quantised model.",
+        rich_help_panel=_MACHINE,
+    ),
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(
@@ -133,6 +143,7 @@ def open_model(
     device: str,
     dtype: str,
     threads: int | None,
+    kv_cache_dtype: str = "auto",
     max_model_len: int | None = None,
     max_num_seqs: int = 16,
 ) -> LLM:
@@ -143,6 +154,7 @@ def open_model(
         device: as typed.
         dtype: as typed.
         threads: CPU threads, None for torch's choice.
+        kv_cache_dtype: as typed.
         max_model_len: tokens of a sequence at most, None for the model's context.
         max_num_seqs: sequences that run at once.
 
@@ -157,6 +169,7 @@ def open_model(
         model,
         device=device,
         dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         # Requests without a seed draw theirs from this one: a person who asks twice wants another answer.

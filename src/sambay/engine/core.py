@@ -16,7 +16,6 @@ from sambay.engine.sampler import sample, top_logprobs
 from sambay.engine.scheduler import Scheduler, Share
 from sambay.errors import ContextError, PromptError, SambaYError, SamplingError
 from sambay.model import SambaY
-from sambay.state import StatePool
 from sambay.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
@@ -51,7 +50,7 @@ class Engine:
         self.model, self.tokenizer, self.end_ids = model, tokenizer, end_ids
         self.max_model_len = max_model_len
         self.scheduler = Scheduler(max_num_seqs, max_num_batched_tokens)
-        self.pool = StatePool(model.config, max_num_seqs, dtype=model.dtype, device=model.device)
+        self.pool = model.new_state(max_num_seqs)
         self._seeds = torch.Generator().manual_seed(seed % 2**64)
         self._names = itertools.count()
         self._requests: dict[str, Request] = {}

@@ -17,6 +17,7 @@ from sambay.engine.core import Engine
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.errors import CheckpointError, ConfigError, PromptError, SamplingError
+from sambay.kv import cache_dtype_of
 from sambay.model import SambaY
 from sambay.progress import task_progress
 from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -33,7 +34,7 @@ _OF_VLLM = {
     "pipeline_parallel_size": "a model runs on one device",
     "gpu_memory_utilization": "memory is taken as max_num_seqs and the texts need it",
     "swap_space": "memory is taken as max_num_seqs and the texts need it",
-    "quantization": "weights are float32, bfloat16 or float16",
+    "quantization": "a checkpoint that `sambay quantize` wrote says itself how it is quantised",
 }
 """Arguments that vLLM's users may bring and that mean nothing here, and why."""
 
@@ -111,6 +112,8 @@ class LLM:
         tokenizer: directory of another tokenizer; None takes the checkpoint's. A checkpoint without a
             tokenizer runs on token ids.
         dtype: "float32", "bfloat16", "float16", a torch dtype, or "auto" for that of the checkpoint.
+        kv_cache_dtype: what keys and values are kept in: "float32", "bfloat16", "float16", "int8" (half of the
+            memory of bfloat16, for long contexts), or "auto": that of the weights, bfloat16 for a quantised model.
         device: a torch device, or "auto" for a GPU where there is one.
         seed: of requests that bring no seed of their own.
         max_model_len: tokens of a sequence at most; None takes the model's context.
@@ -130,6 +133,7 @@ class LLM:
         *,
         tokenizer: str | Path | None = None,
         dtype: str | torch.dtype = "auto",
+        kv_cache_dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         seed: int = 0,
         max_model_len: int | None = None,
@@ -150,12 +154,14 @@ class LLM:
         ):
             if not _is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: it must be an integer, 1 or more")
+        kept = cache_dtype_of(kv_cache_dtype)
         directory = hub.bundled_model() if model is None else hub.resolve(model, revision=revision)
         self.directory = directory
         with task_progress("Loading", enabled=progress) as bar:
             self.model = SambaY.from_pretrained(
                 directory, dtype=resolve_dtype(dtype), device=resolve_device(device), progress=bar.update
             )
+        self.model.cache_dtype = kept
         config = self.model.config
         context = config.max_position_embeddings
         if max_model_len is not None and not (_is_integer(max_model_len) and 1 <= max_model_len <= context):

@@ -80,8 +80,10 @@ class SambaYCache(Cache):
     def _open(self, rows: int, model: SambaY, tokens: int) -> None:
         kind = model.device.type
         autocast = torch.is_autocast_enabled(kind)  # then keys and values are not in the dtype of the weights
-        dtype = torch.get_autocast_dtype(kind) if autocast else model.dtype
-        self.pool = StatePool(self.config, rows, dtype=dtype, device=model.device, tokens=tokens + rows * 64)
+        dtype, kept = (torch.get_autocast_dtype(kind), None) if autocast else (model.dtype, model.cache_dtype)
+        self.pool = StatePool(
+            self.config, rows, dtype=dtype, cache_dtype=kept, device=model.device, tokens=tokens + rows * 64
+        )
         self.slots = [self.pool.open() for _ in range(rows)]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -164,7 +166,9 @@ class SambaYCache(Cache):
         if old is None:
             return
         tokens = sum(old.lengths[slots[row]] + 64 for row in rows)
-        self.pool = StatePool(self.config, len(rows), dtype=old.dtype, device=old.device, tokens=tokens)
+        self.pool = StatePool(
+            self.config, len(rows), dtype=old.dtype, cache_dtype=old.cache_dtype, device=old.device, tokens=tokens
+        )
         self.slots = [self.pool.open() for _ in rows]
         for row, slot in zip(rows, self.slots, strict=True):
             self.pool.restore(slot, old.snapshot(slots[row]))

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sambay.batch import Batch
-from sambay.ops import _native
 from sambay.kv import TILE, KVTiles
+from sambay.ops import _native
 from sambay.state import PAGE_SIZE, ConvState, SharedKV, SSMState, WindowKV
 
 __all__ = [
@@ -270,10 +270,12 @@ def _cache_of(tiles: KVTiles | None) -> _native.Cache:
     """The pages as the kernels read them; without any, new keys and values are float32."""
     if tiles is None:
         return _native.Cache(0, 0, 0, 0, 0, 0)
-    tensors = tiles.tensors
-    assert all(x.is_contiguous() and x.device.type == "cpu" for x in tensors)
-    pointers = [x.data_ptr() for x in tensors] + [0] * (4 - len(tensors))
-    return _native.Cache(*pointers, tiles.tokens // TILE, _KEPT[tiles.dtype])
+    assert all(x.is_contiguous() and x.device.type == "cpu" for x in tiles.tensors)
+    key_scales, value_scales = (0 if x is None else x.data_ptr() for x in (tiles.key_scales, tiles.value_scales))
+    count = tiles.tokens // TILE
+    return _native.Cache(
+        tiles.keys.data_ptr(), tiles.values.data_ptr(), key_scales, value_scales, count, _KEPT[tiles.dtype]
+    )
 
 
 def keeps(tiles: KVTiles) -> bool:
@@ -315,6 +317,16 @@ class PagedView(NamedTuple):
     pages: Tensor
 
 
+def keep(k: Tensor, v: Tensor, heads: _native.Heads, owners: Tensor, places: Tensor, tiles: KVTiles) -> None:
+    """As `KVTiles.write`, with k and v (N, Hk * dh), rows with a stride."""
+    k_address, k_stride = _strided(k)
+    v_address, v_stride = _strided(v)
+    _native.keep(
+        heads, k.shape[0], _address(owners, torch.int64), _address(places, torch.int64), k_address, k_stride,
+        v_address, v_stride, _cache_of(tiles),
+    )  # fmt: skip
+
+
 def shared_keys_values(
     k: Tensor,
     v: Tensor,
@@ -344,13 +356,7 @@ def shared_keys_values(
     else:
         assert batch.slots is not None
         slots = batch.slots
-    owners, places = state.places(slots, batch.starts, batch.lengths)
-    k_address, k_stride = _strided(k)
-    v_address, v_stride = _strided(v)
-    _native.keep(
-        heads, k.shape[0], owners.data_ptr(), places.data_ptr(), k_address, k_stride, v_address, v_stride,
-        _cache_of(state.tiles),
-    )  # fmt: skip
+    keep(k, v, heads, *state.places(slots, batch.starts, batch.lengths), state.tiles)
     seen: list[int] = []
     starts: list[int] = []
     table: list[int] = []

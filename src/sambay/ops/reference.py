@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sambay.batch import Batch, Group, Ragged, SharedPart, Sight, WindowPart
+from sambay.batch import Batch, Group, Ragged, SharedPart, Sight
 from sambay.kv import KVTiles
 from sambay.state import ConvState, SharedKV, SSMState, WindowKV
 
@@ -290,7 +290,9 @@ def window_attention(
             assert part.read is not None
             assert part.write is not None
             past = state.tiles.read(*part.read)
-            keys, values = (torch.cat([old.to(new.dtype), new], dim=1) for old, new in zip(past, (keys, values), strict=True))
+            keys, values = (
+                torch.cat([old.to(new.dtype), new], dim=1) for old, new in zip(past, (keys, values), strict=True)
+            )
             state.tiles.write(*part.write, k[part.rows].detach(), v[part.rows].detach())
         laid = _lay_out(keys, values, lam)
         outs.append((part.group, _attend(_rectangle(q, part.group), *laid, part.sight, lam)))

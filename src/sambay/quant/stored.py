@@ -144,6 +144,12 @@ def is_quantised(model: nn.Module) -> bool:
     return any(isinstance(module, _KINDS) for module in model.modules())
 
 
+def described_in(directory: Path) -> dict[str, Any] | None:
+    """What the `config.json` of a checkpoint says about its quantisation; None for a plain one."""
+    found = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    return found or None
+
+
 def prepare(model: nn.Module, directory: Path) -> None:
     """Make a model that is about to be loaded ready for what a checkpoint holds; a plain one is left alone.
 
@@ -155,8 +161,8 @@ def prepare(model: nn.Module, directory: Path) -> None:
     Raises:
         CheckpointError: quantised by a later version of this software, or damaged.
     """
-    described = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("quantization_config")
-    if not described:
+    described = described_in(directory)
+    if described is None:
         return
     found = _read(directory)
     sizes = quantisable(model)
