@@ -89,8 +89,17 @@ void causal_conv(const Sequences& seq, const float* x, int64_t stride, const flo
     }
 }
 
-// log(1 + exp(x)), exact at both ends.
-inline float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
+// log(1 + exp(x)) = max(x, 0) + log(1 + t) with t = exp(-|x|) in (0, 1]. log(1 + t) = 2 artanh(s), s = t / (2 + t) at
+// most 1/3: eight terms of the series leave a relative error below 1e-8, at both ends too.
+template <class V>
+inline typename V::Floats softplus(typename V::Floats x) {
+    const auto zero = V::floats(0), minus = V::sub(zero, x);
+    const auto t = V::exp(V::sub(zero, V::max(x, minus)));
+    const auto s = V::div(t, V::add(t, V::floats(2))), square = V::mul(s, s);
+    auto sum = V::floats(2.0f / 15);
+    for (int k = 13; k > 0; k -= 2) sum = V::fma(sum, square, V::floats(2.0f / float(k)));
+    return V::fma(sum, s, V::max(zero, x));  // in this order a NaN stays one
+}
 
 // The recurrence h = exp(dt a) h + dt b u, y = c h + skip u over channels `first` to `last`, with
 // dt = softplus(raw + bias). raw, u (rows, d); a (n, d) negative; b, c (rows, n) with stride `bc_stride`;
@@ -104,14 +113,13 @@ void selective_scan(const Sequences& seq, const float* u, const float* raw, cons
         const int64_t count = least(16, last - ch);
         typename V::Floats rate[N ? N : 64], h[N ? N : 64];
         for (int64_t i = 0; i < n; ++i) rate[i] = some<V>(a + i * d + ch, count);
-        const auto direct = some<V>(skip + ch, count);
+        const auto direct = some<V>(skip + ch, count), offset = bias ? some<V>(bias + ch, count) : V::floats(0);
         for (int64_t s = 0; s < seq.count; ++s) {
             float* held = state ? state + seq.slots[s] * n * d + ch : nullptr;
             for (int64_t i = 0; i < n; ++i) h[i] = held ? some<V>(held + i * d, count) : V::floats(0);
             for (int64_t t = seq.offsets[s]; t < seq.offsets[s + 1]; ++t) {
-                float step[16] = {};
-                for (int64_t i = 0; i < count; ++i) step[i] = softplus(raw[t * d + ch + i] + (bias ? bias[ch + i] : 0.0f));
-                const auto dt = V::load(step), in = some<V>(u + t * d + ch, count), drive = V::mul(dt, in);
+                const auto dt = softplus<V>(V::add(some<V>(raw + t * d + ch, count), offset));
+                const auto in = some<V>(u + t * d + ch, count), drive = V::mul(dt, in);
                 auto out = V::mul(direct, in);
                 const float *bt = b + t * bc_stride, *ct = c + t * bc_stride;
 #pragma GCC unroll 16

@@ -91,7 +91,8 @@ struct VAvx2 {
         Floats r;
         for (int i = 0; i < 2; ++i) {
             const __m256 high = _mm256_set1_ps(1.44269504f), low = _mm256_set1_ps(1.92596299e-8f);
-            const __m256 v = _mm256_min_ps(_mm256_max_ps(x.at[i], _mm256_set1_ps(-87.3f)), _mm256_set1_ps(88.0f));
+            // In this order of arguments a NaN stays one.
+            const __m256 v = _mm256_min_ps(_mm256_set1_ps(88.0f), _mm256_max_ps(_mm256_set1_ps(-87.3f), x.at[i]));
             const __m256 whole = _mm256_round_ps(_mm256_mul_ps(v, high), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
             const __m256 f = _mm256_fmadd_ps(v, low, _mm256_fmsub_ps(v, high, whole));
             __m256 p = _mm256_set1_ps(1.5403530e-4f);
@@ -103,7 +104,7 @@ struct VAvx2 {
             p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
             const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
             // What is below the smallest normal number is 0, as a masked score must be.
-            const __m256 alive = _mm256_cmp_ps(x.at[i], _mm256_set1_ps(-87.3f), _CMP_GT_OQ);
+            const __m256 alive = _mm256_cmp_ps(x.at[i], _mm256_set1_ps(-87.3f), _CMP_NLE_UQ);
             r.at[i] = _mm256_and_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(bits)), alive);
         }
         return r;

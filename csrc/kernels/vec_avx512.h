@@ -50,7 +50,7 @@ struct VAvx512 {
     // 2^(x log2 e): a polynomial for the fraction, the exponent field for the rest; relative error below 1e-6.
     static Floats exp(Floats x) {
         const __m512 high = _mm512_set1_ps(1.44269504f), low = _mm512_set1_ps(1.92596299e-8f);
-        x = _mm512_max_ps(x, _mm512_set1_ps(-1e4f));  // minus infinity stays out of the differences
+        x = _mm512_max_ps(_mm512_set1_ps(-1e4f), x);  // minus infinity stays out of the differences, a NaN stays in
         const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps(x, high), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         const __m512 f = _mm512_fmadd_ps(x, low, _mm512_fmsub_ps(x, high, whole));
         __m512 p = _mm512_set1_ps(1.5403530e-4f);

@@ -253,6 +253,38 @@ def test_scores_that_are_huge_or_all_equal(size):
     assert error(*results) < 1e-4
 
 
+def test_a_number_that_is_none_stays_so():
+    """In keys, in step sizes, in gates: a damaged weight must not pass for a small one."""
+    batch, plain = Batch.packed(torch.zeros(70, dtype=torch.long), (70,)), backend.HeadShape(2, 2, 16, 1)
+    q, k, v = torch.randn(70, 32), torch.randn(70, 32), torch.randn(70, 32)
+    k[30, 3] = float("nan")
+    found = backend.window_attention(q, k, v, plain, None, batch, 9, None, backend.Derived())
+    assert torch.equal(found[:, :16].isnan().all(1).nonzero().flatten(), torch.arange(30, 39))
+    assert found[:, 16:].isfinite().all()
+    x, state = torch.randn(3, 70, 16), torch.randn(70, 8)
+    x[0, 20, 5] = x[1, 40, 7] = float("nan")
+    raw, z, u = x
+    gated, y = backend.selective_scan(
+        u, raw, None, torch.zeros(16, 8), state, state, torch.ones(16), z, batch, None, backend.Derived()
+    )
+    assert y[20:, 5].isnan().all()
+    assert gated[40, 7].isnan()
+    assert y[:20].isfinite().all()
+
+
+def test_step_sizes_of_any_size():
+    """softplus from 1e-30 to 1e4: a step that is very small decides about very long memories."""
+    steps = torch.cat([torch.linspace(-69, 69, 4000), torch.tensor([-1e4, -90.0, 0.0, 20.0, 1e4])]).view(-1, 1)
+    batch = Batch.packed(torch.zeros(len(steps), dtype=torch.long), (1,) * len(steps))
+    ones = torch.ones(len(steps), 1)
+    arguments = ones, steps, None, torch.full((1, 1), -99.0), ones, ones, torch.zeros(1), ones, batch, None
+    _, y = backend.selective_scan(*arguments, backend.Derived())
+    expected = F.softplus(steps.double(), threshold=100)
+    fine = expected > 1e-35
+    assert ((y.double() - expected).abs() <= 1e-6 * expected)[fine].all()
+    assert (y[~fine].abs() < 1e-35).all()
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize(("rows", "k"), [(37, 100), (64, 256), (200, 192), (1, 1), (16, 2700)])
