@@ -117,10 +117,12 @@ void few_rows(const Packed& w, const Activations& a, int64_t row, int64_t panel,
     }
 }
 
+// At most T rows of activations from `row` on, and one panel.
 template <class V, int Bits, int T>
-void few(const Packed& w, const Activations& a, int64_t row, int64_t first, int64_t last, const float* bias,
-         float* out, int64_t stride, int64_t rows) {
-    for (int64_t panel = first; panel < last; ++panel) {
+void few(int64_t count, const Packed& w, const Activations& a, int64_t row, int64_t panel, const float* bias, float* out,
+         int64_t stride, int64_t rows) {
+    if constexpr (T > 0) {
+        if (count < T) return few<V, Bits, T - 1>(count, w, a, row, panel, bias, out, stride, rows);
         typename V::Floats acc[T];
         few_rows<V, Bits, T>(w, a, row, panel, acc);
         for (int t = 0; t < T; ++t) finish<V>(acc[t], bias, out + (row + t) * stride, panel, rows);
@@ -256,15 +258,6 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
     }
 }
 
-template <class V, int Bits, int T>
-void few_dispatch(int count, const Packed& w, const Activations& a, int64_t row, int64_t first, int64_t last,
-                  const float* bias, float* out, int64_t stride, int64_t rows) {
-    if constexpr (T == 0) return;
-    else if (count == T) few<V, Bits, T>(w, a, row, first, last, bias, out, stride, rows);
-    else few_dispatch<V, Bits, T - 1>(count, w, a, row, first, last, bias, out, stride, rows);
-}
-
-
 // From this many rows of activations on, unpacking first is faster.
 constexpr int64_t kMany = 24;
 
@@ -276,9 +269,9 @@ void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, 
         many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
         return;
     }
-    for (int64_t row = 0; row < a.m; row += V::kTile)
-        few_dispatch<V, Bits, V::kTile>(int(least(V::kTile, a.m - row)), w, a, row, first, last, bias,
-                                                out, stride, rows);
+    for (int64_t panel = first; panel < last; ++panel)  // which comes from memory once, for all rows
+        for (int64_t row = 0; row < a.m; row += V::kTile)
+            few<V, Bits, V::kTile>(least(V::kTile, a.m - row), w, a, row, panel, bias, out, stride, rows);
 }
 
 // Where the quantised activations of `m` rows lie in a scratch buffer: codes, scales, sums.
