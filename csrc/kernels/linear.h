@@ -79,6 +79,31 @@ inline void block(const Weights& weights, typename V::Floats scale, const Activa
     }
 }
 
+// The same for two panels, with `Weights(p, j)`: an activation is loaded once for both, which is what limits many rows.
+template <class V, int Bits, int T, class Weights>
+inline void block_pair(const Weights& weights, const typename V::Floats* scale, const Activations& a, int64_t row, int64_t at,
+                       typename V::Floats (*acc)[T]) {
+    constexpr int32_t zero = Bits == 4 ? 8 : 128;
+    const int64_t blocks = a.k / 32;
+    typename V::Ints sum[2][T];
+    for (int t = 0; t < T; ++t) sum[0][t] = sum[1][t] = V::ints(-zero * a.sums[(row + t) * blocks + at]);
+    const int8_t* codes = a.codes + row * a.k + 32 * at;
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+        const typename V::Bytes first = weights(0, j), second = weights(1, j);
+        for (int t = 0; t < T; ++t) {
+            const typename V::Four four = V::four(codes + t * a.k + 4 * j);
+            sum[0][t] = V::template dot<Bits>(sum[0][t], first, four);
+            sum[1][t] = V::template dot<Bits>(sum[1][t], second, four);
+        }
+    }
+    for (int p = 0; p < 2; ++p)
+        for (int t = 0; t < T; ++t) {
+            const typename V::Floats both = V::mul(scale[p], V::floats(a.scales[(row + t) * blocks + at]));
+            acc[p][t] = V::fma(V::to_floats(sum[p][t]), both, acc[p][t]);
+        }
+}
+
 template <class V>
 void finish(typename V::Floats acc, const float* bias, float* out, int64_t panel, int64_t rows) {
     const int64_t first = 16 * panel, count = least(16, rows - first);
@@ -114,6 +139,51 @@ void few_rows(const Packed& w, const Activations& a, int64_t row, int64_t panel,
                 block<V, 8, T>([c](int j) { return ahead<V>(c + 64 * j); }, part < parts ? first : second, a, row, at + part, acc);
             }
         }
+    }
+}
+
+// The same for two panels side by side, in the same order.
+template <class V, int Bits, int T>
+void few_rows_pair(const Packed& w, const Activations& a, int64_t row, int64_t panel, typename V::Floats (*acc)[T]) {
+    const uint8_t* p = w.data + panel * w.panel_bytes();
+    const int64_t bytes = w.superblock_bytes(), parts = w.group / 32, next = w.panel_bytes();
+    for (int i = 0; i < 2; ++i)
+        for (int t = 0; t < T; ++t) acc[i][t] = V::floats(0);
+    for (int64_t s = 0, end = w.superblocks(); s < end; ++s, p += bytes) {
+        const typename V::Floats first[2] = {V::halves(p), V::halves(p + next)};
+        const typename V::Floats second[2] = {V::halves(p + 32), V::halves(p + next + 32)};
+        const int64_t at = s * 2 * parts;
+        if constexpr (Bits == 4) {
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t* c = p + 64 + 512 * part;
+                block_pair<V, 4, T>([c, next](int i, int j) { return V::low(ahead<V>(c + i * next + 64 * j)); }, first, a, row,
+                                    at + part, acc);
+            }
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t* c = p + 64 + 512 * part;
+                block_pair<V, 4, T>([c, next](int i, int j) { return V::high(V::bytes(c + i * next + 64 * j)); }, second, a, row,
+                                    at + parts + part, acc);
+            }
+        } else {
+            for (int64_t part = 0; part < 2 * parts; ++part) {
+                const uint8_t* c = p + 64 + 512 * part;
+                block_pair<V, 8, T>([c, next](int i, int j) { return ahead<V>(c + i * next + 64 * j); },
+                                    part < parts ? first : second, a, row, at + part, acc);
+            }
+        }
+    }
+}
+
+// At most T rows of activations from `row` on, and two panels.
+template <class V, int Bits, int T>
+void few_pair(int64_t count, const Packed& w, const Activations& a, int64_t row, int64_t panel, const float* bias, float* out,
+              int64_t stride, int64_t rows) {
+    if constexpr (T > 0) {
+        if (count < T) return few_pair<V, Bits, T - 1>(count, w, a, row, panel, bias, out, stride, rows);
+        typename V::Floats acc[2][T];
+        few_rows_pair<V, Bits, T>(w, a, row, panel, acc);
+        for (int p = 0; p < 2; ++p)
+            for (int t = 0; t < T; ++t) finish<V>(acc[p][t], bias, out + (row + t) * stride, panel + p, rows);
     }
 }
 
@@ -166,35 +236,20 @@ void unpacked_tile(const uint8_t* codes, const float* scales, int64_t group, int
 }
 
 
-// The same for two panels: an activation is loaded once for both. Every result is made of the same operations in the
-// same order as that of unpacked_tile.
+// The same for two panels. Every result is made of the same operations in the same order as that of unpacked_tile.
 template <class V, int Bits, int T>
 void unpacked_pair(const uint8_t* codes, const float* scales, int64_t panel_codes, int64_t panel_scales, int64_t group,
                    int64_t blocks, const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
-    constexpr int32_t zero = Bits == 4 ? 8 : 128;
-    const int64_t parts = group / 32, all = a.k / 32;
+    const int64_t parts = group / 32;
     typename V::Floats acc[2][T];
     for (int p = 0; p < 2; ++p)
         for (int t = 0; t < T; ++t) acc[p][t] = fresh ? V::floats(0) : V::load(out + t * stride + 16 * p);
     for (int64_t b = 0; b < blocks; ++b) {
-        typename V::Ints sum[2][T];
-        for (int t = 0; t < T; ++t) sum[0][t] = sum[1][t] = V::ints(-zero * a.sums[(row + t) * all + at + b]);
-        const int8_t* x = a.codes + row * a.k + 32 * (at + b);
         const uint8_t* c = codes + 512 * b;
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) {
-            const typename V::Bytes first = V::bytes(c + 64 * j), second = V::bytes(c + panel_codes + 64 * j);
-            for (int t = 0; t < T; ++t) {
-                const typename V::Four four = V::four(x + t * a.k + 4 * j);
-                sum[0][t] = V::template dot<Bits>(sum[0][t], first, four);
-                sum[1][t] = V::template dot<Bits>(sum[1][t], second, four);
-            }
-        }
-        for (int p = 0; p < 2; ++p) {
-            const typename V::Floats scale = V::load(scales + p * panel_scales + 16 * (b / parts));
-            for (int t = 0; t < T; ++t)
-                acc[p][t] = V::fma(V::to_floats(sum[p][t]), V::mul(scale, V::floats(a.scales[(row + t) * all + at + b])), acc[p][t]);
-        }
+        const float* of = scales + 16 * (b / parts);
+        const typename V::Floats scale[2] = {V::load(of), V::load(of + panel_scales)};
+        block_pair<V, Bits, T>([c, panel_codes](int p, int j) { return V::bytes(c + p * panel_codes + 64 * j); }, scale, a, row,
+                               at + b, acc);
     }
     for (int p = 0; p < 2; ++p)
         for (int t = 0; t < T; ++t) V::store(out + t * stride + 16 * p, acc[p][t]);
@@ -260,6 +315,7 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 
 // From this many rows of activations on, unpacking first is faster.
 constexpr int64_t kMany = 24;
+constexpr int64_t kStream = 12;
 
 // out (m, rows) = a W^T + bias for the panels `first` to `last`; `rows` is the width without padding.
 template <class V, int Bits>
@@ -268,6 +324,13 @@ void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, 
     if (a.m >= kMany) {
         many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
         return;
+    }
+    if constexpr (V::kPairTile > 0) {  // above kStream rows the multipliers are the limit, and not the memory
+        const int64_t tiles = (a.m + V::kPairTile - 1) / V::kPairTile, some = (a.m + tiles - 1) / tiles;
+        if (a.m > kStream)
+            for (; first + 2 <= last; first += 2)
+                for (int64_t row = 0; row < a.m; row += some)
+                    few_pair<V, Bits, V::kPairTile>(least(some, a.m - row), w, a, row, first, bias, out, stride, rows);
     }
     for (int64_t panel = first; panel < last; ++panel)  // which comes from memory once, for all rows
         for (int64_t row = 0; row < a.m; row += V::kTile)
