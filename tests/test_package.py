@@ -18,7 +18,7 @@ NAMES = {path: ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesu
 # From the ground up; a part imports only from lower floors (and from itself).
 FLOORS = [
     {"errors", "_version", "progress"},
-    {"hub"},
+    {"hub", "kv"},
     {"config", "streaming", "files", "batch"},
     {"tokenizer", "state", "checkpoint"},
     {"ops"},
