@@ -31,7 +31,7 @@ from sambay.errors import PromptError
 from sambay.kv import cache_dtype_of
 from sambay.ops import backend as ops
 from sambay.quant import stored as quantised
-from sambay.quant.linear import QuantEmbedding, QuantLinear, packed_matrices
+from sambay.quant.linear import QuantEmbedding, is_plain, packed_matrices, project, project_rows
 from sambay.state import PAGE_SIZE, LayerState, StatePool
 
 __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
@@ -40,35 +40,6 @@ __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "Sam
 def _norm(width: int, config: SambaYConfig) -> nn.LayerNorm | nn.RMSNorm:
     kind = nn.LayerNorm if config.norm_type == "layernorm" else nn.RMSNorm
     return kind(width, eps=config.layer_norm_eps)
-
-
-def _is_plain(linear: nn.Module) -> bool:
-    """True unless something (a LoRA adapter, a quantised layer) stands in the place of the projection."""
-    return type(linear) is nn.Linear
-
-
-def _project(linear: nn.Linear, x: Tensor, *, bias: bool = True) -> Tensor:
-    """A small projection, for decoding without torch's threads: (N, k) -> (N, rows); without its bias if asked."""
-    if _is_plain(linear) and (linear.bias is None or not bias) and ops.few_rows(x, linear.weight):
-        return ops.plain_linear(x, linear.weight)
-    if _is_plain(linear) and not bias:
-        return F.linear(x, linear.weight)
-    out: Tensor = linear(x)
-    return out
-
-
-def _project_rows(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
-    """Some output rows of a projection: (N, h) -> (N, len(rows)).
-
-    An adapter that wraps the projection must see its input whole, so there the rest is computed and dropped.
-    """
-    if isinstance(linear, QuantLinear):
-        return linear.rows(x, rows)
-    if not _is_plain(linear):
-        whole: Tensor = linear(x)
-        return whole[..., rows]
-    assert isinstance(linear, nn.Linear)
-    return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
 
 class Mamba(nn.Module):
@@ -115,15 +86,15 @@ class Mamba(nn.Module):
         u, z = self.in_proj(x).chunk(2, dim=-1)
         conv, held = self.conv1d, (None, None) if state is None else (state.conv, state.ssm)
         u = ops.causal_conv(u, conv.weight, conv.bias, batch, held[0], self.derived)
-        dt, b, c = _project(self.x_proj, u).split(self.sizes, dim=-1)
+        dt, b, c = project(self.x_proj, u).split(self.sizes, dim=-1)
         step, bias = self._step(dt)
         gated, y = ops.selective_scan(u, step, bias, self.A_log, b, c, self.D, z, batch, held[1], self.derived)
         return self.out_proj(gated), y
 
     def _step(self, dt: Tensor) -> tuple[Tensor, Tensor | None]:
         """(N, r) -> (N, d) step sizes before softplus, and the bias that is still to be added, or None."""
-        if _is_plain(self.dt_proj):
-            return _project(self.dt_proj, dt, bias=False), self.dt_proj.bias
+        if is_plain(self.dt_proj):
+            return project(self.dt_proj, dt, bias=False), self.dt_proj.bias
         return self.dt_proj(dt), None
 
 
@@ -200,8 +171,8 @@ class Attention(nn.Module):
         if batch.rows is None:
             q, kv = self.Wqkv(x).split([self.q_size, 2 * self.kv_size], dim=-1)
         else:
-            q = _project_rows(self.Wqkv, x[batch.rows], slice(0, self.q_size))
-            kv = _project_rows(self.Wqkv, x, slice(self.q_size, None))
+            q = project_rows(self.Wqkv, x[batch.rows], slice(0, self.q_size))
+            kv = project_rows(self.Wqkv, x, slice(self.q_size, None))
         k, v = kv.chunk(2, dim=-1)
         cache = None if state is None else state.shared
         view = ops.shared_keys_values(k, v, self.shape, self._norm, batch, cache, self.derived)
@@ -409,6 +380,7 @@ class SambaY(nn.Module):
 
     @cache_dtype.setter
     def cache_dtype(self, dtype: torch.dtype | str | None) -> None:
+        """Set it; None for the default again."""
         self._cache_dtype = cache_dtype_of(dtype)
 
     @property

@@ -11,12 +11,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sambay.ops import backend
 from sambay.quant.formats import PANEL, QuantFormat, dequantise, packed_shape
 
-__all__ = ["QuantEmbedding", "QuantHead", "QuantLinear", "packed_matrices"]
+__all__ = [
+    "QuantEmbedding",
+    "QuantHead",
+    "QuantLinear",
+    "is_plain",
+    "packed_matrices",
+    "project",
+    "project_rows",
+]
 
 _BLOCK = 1 << 20
 """Weights that the torch path holds in float32 at once."""
@@ -186,3 +195,32 @@ class QuantEmbedding(_Packed):
     def logits(self, x: Tensor) -> Tensor:
         """Unembed by the same matrix: (..., width) -> (..., tokens) in the dtype of x."""
         return self._multiply(x, slice(None), None)
+
+
+def is_plain(linear: nn.Module) -> bool:
+    """True unless something (a LoRA adapter, a quantised layer) stands in the place of the projection."""
+    return type(linear) is nn.Linear
+
+
+def project(linear: nn.Linear, x: Tensor, *, bias: bool = True) -> Tensor:
+    """A small projection, for decoding without torch's threads: (N, k) -> (N, rows); without its bias if asked."""
+    if is_plain(linear) and (linear.bias is None or not bias) and backend.few_rows(x, linear.weight):
+        return backend.plain_linear(x, linear.weight)
+    if is_plain(linear) and not bias:
+        return F.linear(x, linear.weight)
+    out: Tensor = linear(x)
+    return out
+
+
+def project_rows(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
+    """Some output rows of a projection: (N, h) -> (N, len(rows)).
+
+    An adapter that wraps the projection must see its input whole, so there the rest is computed and dropped.
+    """
+    if isinstance(linear, QuantLinear):
+        return linear.rows(x, rows)
+    if not is_plain(linear):
+        whole: Tensor = linear(x)
+        return whole[..., rows]
+    assert isinstance(linear, nn.Linear)
+    return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
