@@ -66,7 +66,7 @@ struct PyHeads {
 
 // Multiply-adds below which a call stays on the calling thread: it is done before another thread would have come, and
 // on a machine whose cores are busy (torch's threads spin, too) waiting for one costs much more.
-constexpr int64_t kSmall = 1 << 16;
+constexpr int64_t kSmall = 1 << 16, kAlone = 0;
 
 // `most` threads were thought of when scratch was measured; another Python thread may have raised their number since.
 template <class Arguments>
@@ -197,7 +197,7 @@ int64_t choose(Address logits, int64_t vocab, double temperature, int64_t top_k,
     const WithoutGil release;
     int64_t token;
     run(kernels().choose, ChooseArguments{at<const float>(logits), vocab, temperature, top_k, top_p, min_p, draw,
-                                          scratch.of(sample_bytes(vocab)), &token}, vocab);
+                                          scratch.of(sample_bytes(vocab)), &token}, kAlone);
     return token;
 }
 
@@ -205,7 +205,7 @@ int64_t top_logprobs(Address logits, int64_t vocab, int64_t token, int64_t count
     const WithoutGil release;
     int64_t rank;
     run(kernels().top_logprobs, TopLogprobsArguments{at<const float>(logits), vocab, token, count, scratch.of(sample_bytes(vocab)),
-                                                     &rank, at<int64_t>(tokens), at<double>(logprobs)}, vocab);
+                                                     &rank, at<int64_t>(tokens), at<double>(logprobs)}, kAlone);
     return rank;
 }
 

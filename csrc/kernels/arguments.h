@@ -211,7 +211,7 @@ static inline int64_t scan_backward_bytes(int64_t rows, int64_t longest, int thr
 constexpr int64_t kSampleBlock = 256;  // logits whose largest is noted
 constexpr int64_t kItemBytes = 16;     // what is noted of a token that truncation may leave
 static inline int64_t sample_blocks(int64_t vocab) { return (vocab + kSampleBlock - 1) / kSampleBlock; }
-static inline int64_t sample_bytes(int64_t vocab) { return 2 * vocab * kItemBytes + sample_blocks(vocab) * (8 + 8 + 4); }
+static inline int64_t sample_bytes(int64_t vocab) { return 2 * vocab * kItemBytes + sample_blocks(vocab) * (8 + 4); }
 static inline int64_t window_bytes(int64_t rows, const Heads& heads) { return rows * heads.token() * 2 * 4; }
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -4,6 +4,7 @@
 // A token's mass is e^((x - most) / temperature), with the difference in float32 and the rest in float64. Tokens are
 // ordered by that difference, equal ones by their id; nothing is sorted: what is asked of the order is the place where a
 // running sum passes a mark, and buckets of the difference's bits find it in time proportional to the tokens.
+// The calling thread works alone: to wake another costs more than the tenths of a millisecond that it would save.
 #pragma once
 
 #include <cmath>
@@ -15,6 +16,7 @@ namespace sambay {
 namespace {
 
 constexpr float kEndless = __builtin_inff();
+constexpr int64_t kFewTokens = 128;  // first guess at a nucleus
 
 struct Item {
     uint32_t key;  // the bits of most - x, which grow with it
@@ -26,17 +28,15 @@ static_assert(sizeof(Item) == kItemBytes);
 // What the kernels keep of `vocab` logits in their scratch memory.
 struct SampleRoom {
     Item *items, *spare;  // (vocab,)
-    double* sums;         // (blocks,)
-    int64_t* ranks;       // (blocks,)
-    float* tops;          // (blocks,)
+    double* sums;         // (blocks,) masses
+    float* tops;          // (blocks,) largest logits
 
     SampleRoom(uint8_t* scratch, int64_t vocab) {
         const int64_t blocks = sample_blocks(vocab);
         items = reinterpret_cast<Item*>(scratch);
         spare = items + vocab;
         sums = reinterpret_cast<double*>(spare + vocab);
-        ranks = reinterpret_cast<int64_t*>(sums + blocks);
-        tops = reinterpret_cast<float*>(ranks + blocks);
+        tops = reinterpret_cast<float*>(sums + blocks);
     }
 };
 
@@ -97,39 +97,38 @@ inline double exponential(double x) {
     return p * 0x1p-64;  // here what has no exponent of its own any more is rounded
 }
 
-inline void masses(const float* x, int64_t count, float most, double temperature, double* out) {
-    for (int64_t i = 0; i < count; ++i) out[i] = exponential(double(x[i] - most) / temperature);
+// `slope`: 1 / temperature.
+inline void masses(const float* x, int64_t count, float most, double slope, double* out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = exponential(double(x[i] - most) * slope);
 }
 
 // The sum of the masses of one block, in eight lanes.
-inline double block_mass(const float* x, int64_t count, float most, double temperature) {
+inline double block_mass(const float* x, int64_t count, float most, double slope) {
     double mass[kSampleBlock], lanes[8] = {};
-    masses(x, count, most, temperature, mass);
+    masses(x, count, most, slope, mass);
     for (int64_t i = count; i % 8; ++i) mass[i] = 0;
     for (int64_t i = 0; i < count; i += 8)
         for (int lane = 0; lane < 8; ++lane) lanes[lane] += mass[i + lane];
     return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-inline double sum_of(const double* x, int64_t count) {
-    double sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += x[i];
-    return sum;
+// The same in float32, at a fourth of the time.
+template <class V>
+double rough_block_mass(const float* x, int64_t count, float most, float slope) {
+    const auto top = V::floats(most), scale = V::floats(slope);
+    auto sum0 = V::floats(0), sum1 = sum0;
+    int64_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        sum0 = V::add(sum0, V::exp(V::mul(V::sub(V::load(x + i), top), scale)));
+        sum1 = V::add(sum1, V::exp(V::mul(V::sub(V::load(x + i + 16), top), scale)));
+    }
+    return V::sum(V::add(sum0, sum1)) + (i < count ? block_mass(x + i, count - i, most, slope) : 0);
 }
+
 inline double sum_of(const Item* items, int64_t count) {
     double sum = 0;
     for (int64_t i = 0; i < count; ++i) sum += items[i].mass;
     return sum;
-}
-
-// The largest of all logits, from those of the blocks; NaN as there.
-inline float largest(const float* tops, int64_t blocks) {
-    float most = -kEndless, bad = 0;
-    for (int64_t b = 0; b < blocks; ++b) {
-        most = tops[b] > most ? tops[b] : most;
-        bad += tops[b] != tops[b] ? tops[b] : 0;
-    }
-    return most + bad;
 }
 
 inline Item item(float most, float x, int64_t id) {
@@ -198,12 +197,41 @@ int64_t filter(Item* items, int64_t count, Keep keep) {
     return left;
 }
 
-// Tokens by their distance from the largest logit.
-struct Gatherer {
+// A row of logits, and what is known of it.
+struct Row {
     const float* x;
     int64_t vocab;
-    float most;
     SampleRoom room;
+    float most = -kEndless;  // the largest; NaN if one of them is NaN or plus infinity
+    double slope = 1;        // 1 / temperature
+
+    template <class V>
+    void find_most() {
+        float bad = 0;
+        for (int64_t b = 0; b < sample_blocks(vocab); ++b) {
+            const float top = room.tops[b] = top_of<V>(x + b * kSampleBlock, block_size(b, vocab));
+            most = top > most ? top : most;
+            bad += top != top ? top : 0;
+        }
+        most += bad;  // and a minus zero becomes zero: no distance from it is a minus zero
+    }
+    bool finite() const { return most - most == 0; }
+
+    // The sum of all masses, with those of the blocks.
+    double total() const {
+        double sum = 0;
+        for (int64_t b = 0; b < sample_blocks(vocab); ++b)
+            sum += room.sums[b] = block_mass(x + b * kSampleBlock, block_size(b, vocab), most, slope);
+        return sum;
+    }
+
+    template <class V>
+    double rough_total() const {
+        double sum = 0;
+        for (int64_t b = 0; b < sample_blocks(vocab); ++b)
+            sum += rough_block_mass<V>(x + b * kSampleBlock, block_size(b, vocab), most, float(slope));
+        return sum;
+    }
 
     // A distance that so many tokens keep: each of so many blocks has one.
     float reach(int64_t tokens) const {
@@ -237,151 +265,143 @@ struct Gatherer {
         return filter(room.items, count, [&](const Item& one) { return last.holds(one); });
     }
 
-    void weigh(int64_t count, double temperature) const {
+    void weigh(int64_t count) const {
         float below[kSampleBlock];
         double mass[kSampleBlock];
         for (int64_t i = 0; i < count; i += kSampleBlock) {
             const int64_t some = least(kSampleBlock, count - i);
             for (int64_t j = 0; j < some; ++j) below[j] = -distance_of(room.items[i + j].key);
-            masses(below, some, 0, temperature, mass);
+            masses(below, some, 0, slope, mass);
             for (int64_t j = 0; j < some; ++j) room.items[i + j].mass = mass[j];
         }
     }
 };
 
-inline float to_reach(double distance) { return distance < 3e38 ? float(distance) : kEndless; }
-
-// The token where the running sum over all tokens, by id, passes the mark.
-inline int64_t draw_of_all(const Gatherer& all, double temperature, double mark) {
+// The token where the running sum over all tokens, by id, passes the mark; the blocks have their sums.
+inline int64_t draw_of_all(const Row& row, double mark) {
     double mass[kSampleBlock], before = 0;
-    for (int64_t b = 0; b < sample_blocks(all.vocab); ++b) {
-        if (before + all.room.sums[b] <= mark) {
-            before += all.room.sums[b];
+    for (int64_t b = 0; b < sample_blocks(row.vocab); ++b) {
+        if (before + row.room.sums[b] <= mark) {
+            before += row.room.sums[b];
             continue;
         }
-        const int64_t count = block_size(b, all.vocab);
-        masses(all.x + b * kSampleBlock, count, all.most, temperature, mass);
+        const int64_t count = block_size(b, row.vocab);
+        masses(row.x + b * kSampleBlock, count, row.most, row.slope, mass);
         for (int64_t i = 0; i < count; ++i) {
             before += mass[i];
             if (before > mark) return b * kSampleBlock + i;
         }
     }
     // The sum came out smaller, token by token, than block by block: it is the last token that can come.
-    for (int64_t i = all.vocab - 1;; --i) {
-        masses(all.x + i, 1, all.most, temperature, mass);
+    for (int64_t i = row.vocab - 1;; --i) {
+        masses(row.x + i, 1, row.most, row.slope, mass);
         if (mass[0] > 0) return i;
     }
 }
 
-constexpr int64_t kFewTokens = 128;  // first guess at a nucleus
+inline int64_t at_least(const Row& row, int64_t count, double mass) {
+    return filter(row.room.items, count, [=](const Item& one) { return one.mass >= mass; });
+}
+
+// The most probable of the items up to a mark, which lies between `low` and `high`; `exact` says where, if it matters.
+template <class Exact>
+int64_t nucleus(const Row& row, int64_t count, double low, double high, Exact exact) {
+    const auto up_to = [&](double mark) {
+        return find(row.room.items, count, row.room.spare, Mass(), [=](double sum) { return sum >= mark; });
+    };
+    Place last = up_to(low);
+    if (low <= last.sum && last.sum < high) last = up_to(exact());
+    return filter(row.room.items, count, [&](const Item& one) { return last.holds(one); });
+}
+
+inline float to_reach(double distance) { return distance < 3e38 ? float(distance) : kEndless; }
 
 // The tokens that truncation leaves, with their masses, in room.items.
-inline int64_t truncated(const Gatherer& all, const ChooseArguments& arg, double total) {
-    Item* const items = all.room.items;
-    double whole = total;
-    int64_t count;
+template <class V>
+int64_t truncated(const Row& row, const ChooseArguments& arg) {
     if (arg.top_k > 0) {
-        count = all.first(arg.top_k);
-        all.weigh(count, arg.temperature);
-        whole = sum_of(items, count);
-    } else {
-        // A little further than the exact bounds: their logarithms are rounded.
-        const float least_mass = arg.min_p > 0 ? to_reach(arg.temperature * (1e-12 - std::log(arg.min_p) * (1 + 1e-6))) : kEndless;
-        const float guess = arg.top_p < 1 ? all.reach(kFewTokens) : kEndless;
-        count = all.within(guess < least_mass ? guess : least_mass);
-        all.weigh(count, arg.temperature);
-        if (guess < least_mass && sum_of(items, count) < arg.top_p * total) {
-            // All tokens beyond this distance together are less than the nucleus may leave out.
-            const double left_out = (1 - arg.top_p) * total / double(all.vocab);
-            const float sure = to_reach(arg.temperature * (0.01 - std::log(left_out) * (1 + 1e-6)));
-            count = all.within(sure < least_mass ? sure : least_mass);
-            all.weigh(count, arg.temperature);
-        }
+        int64_t count = row.first(arg.top_k);
+        row.weigh(count);
+        const double mark = arg.top_p * sum_of(row.room.items, count);
+        if (arg.min_p > 0) count = at_least(row, count, arg.min_p);
+        return arg.top_p < 1 ? nucleus(row, count, mark, mark, [=] { return mark; }) : count;
     }
-    if (arg.min_p > 0) count = filter(items, count, [&](const Item& one) { return one.mass >= arg.min_p; });
-    if (arg.top_p < 1) {
-        const double mark = arg.top_p * whole;
-        const Place last = find(items, count, all.room.spare, Mass(), [=](double sum) { return sum >= mark; });
-        count = filter(items, count, [&](const Item& one) { return last.holds(one); });
+    // A little further than the exact bounds: their logarithms are rounded.
+    const double margin = 1 + 1e-6;
+    const float furthest = arg.min_p > 0 ? to_reach((1e-12 - std::log(arg.min_p) * margin) / row.slope) : kEndless;
+    if (arg.top_p >= 1) {
+        const int64_t count = row.within(furthest);
+        row.weigh(count);
+        return at_least(row, count, arg.min_p);
     }
-    return count;
+    // Exponentials in float32 know the whole to 1e-5, and mostly that is enough to see where the nucleus ends.
+    const bool rough = 1e-3 < row.slope && row.slope < 1e3;
+    const double whole = rough ? row.rough_total<V>() : row.total(), error = rough ? 2e-5 : 0;
+    double low = arg.top_p * whole * (1 - error), high = arg.top_p * whole * (1 + error);
+    const float guess = row.reach(kFewTokens);
+    int64_t count = row.within(guess < furthest ? guess : furthest);
+    row.weigh(count);
+    if (guess < furthest && sum_of(row.room.items, count) < high) {
+        // All tokens beyond this distance together are less than the nucleus may leave out.
+        const double left_out = (1 - arg.top_p) * whole / double(row.vocab);
+        const float sure = to_reach((0.01 - std::log(left_out) * margin) / row.slope);
+        count = row.within(sure < furthest ? sure : furthest);
+        row.weigh(count);
+        if (rough) low = high = arg.top_p * row.total();  // of many tokens none has a share that is beyond doubt
+    }
+    if (arg.min_p > 0) count = at_least(row, count, arg.min_p);
+    return nucleus(row, count, low, high, [&] { return arg.top_p * row.total(); });
 }
 
 template <class V>
-void choose_kernel(const ChooseArguments& arg, const Team& team) {
-    const SampleRoom room(arg.scratch, arg.vocab);
-    const int64_t blocks = sample_blocks(arg.vocab);
-    const Share mine = share(team, size_t(blocks), 1);
-    const int64_t begin = int64_t(mine.begin), end = int64_t(mine.end);
-    for (int64_t b = begin; b < end; ++b) room.tops[b] = top_of<V>(arg.logits + b * kSampleBlock, block_size(b, arg.vocab));
-    barrier(team);
-    const float most = largest(room.tops, blocks);
-    const bool finite = most - most == 0;
-    const bool whole = arg.top_k <= 0 && arg.top_p >= 1 && arg.min_p <= 0;
-    if (finite && arg.temperature > 0 && (whole || (arg.top_k <= 0 && arg.top_p < 1))) {
-        for (int64_t b = begin; b < end; ++b)
-            room.sums[b] = block_mass(arg.logits + b * kSampleBlock, block_size(b, arg.vocab), most, arg.temperature);
-        barrier(team);
-    }
-    if (team.thread) return;
-    const Gatherer all{arg.logits, arg.vocab, most, room};
-    if (!finite) {
+void choose_kernel(const ChooseArguments& arg, const Team&) {
+    Row row{arg.logits, arg.vocab, SampleRoom(arg.scratch, arg.vocab)};
+    row.find_most<V>();
+    if (!row.finite()) {
         *arg.token = -1;
     } else if (arg.temperature == 0) {
         int64_t at = 0;
-        while (room.tops[at / kSampleBlock] != most) at += kSampleBlock;
-        while (arg.logits[at] != most) ++at;
+        while (row.room.tops[at / kSampleBlock] != row.most) at += kSampleBlock;
+        while (row.x[at] != row.most) ++at;
         *arg.token = at;
-    } else if (whole) {
-        *arg.token = draw_of_all(all, arg.temperature, arg.draw * sum_of(room.sums, blocks));
     } else {
-        const double total = arg.top_p < 1 && arg.top_k <= 0 ? sum_of(room.sums, blocks) : 0;
-        const int64_t count = truncated(all, arg, total);
-        const double mark = arg.draw * sum_of(room.items, count);
-        *arg.token = find(room.items, count, room.spare, Mass(), [=](double sum) { return sum > mark; }).id;
+        row.slope = 1 / arg.temperature;
+        if (row.slope > 1e308) row.slope = 1e308;  // infinity would make a NaN of the distance zero
+        if (arg.top_k <= 0 && arg.top_p >= 1 && arg.min_p <= 0) {
+            const double whole = row.total();
+            *arg.token = draw_of_all(row, arg.draw * whole);
+        } else {
+            const int64_t count = truncated<V>(row, arg);
+            const double mark = arg.draw * sum_of(row.room.items, count);
+            *arg.token = find(row.room.items, count, row.room.spare, Mass(), [=](double sum) { return sum > mark; }).id;
+        }
     }
 }
 
 template <class V>
-void top_logprobs_kernel(const TopLogprobsArguments& arg, const Team& team) {
-    const SampleRoom room(arg.scratch, arg.vocab);
-    const int64_t blocks = sample_blocks(arg.vocab);
-    const Share mine = share(team, size_t(blocks), 1);
-    const int64_t begin = int64_t(mine.begin), end = int64_t(mine.end);
-    for (int64_t b = begin; b < end; ++b) room.tops[b] = top_of<V>(arg.logits + b * kSampleBlock, block_size(b, arg.vocab));
-    barrier(team);
-    const float most = largest(room.tops, blocks);
-    if (!(most - most == 0)) {
-        if (!team.thread) *arg.rank = 0;
-        return;
-    }
-    const float distance = most - arg.logits[arg.token];
-    for (int64_t b = begin; b < end; ++b) {
-        const float* x = arg.logits + b * kSampleBlock;
-        const int64_t count = block_size(b, arg.vocab);
-        room.sums[b] = block_mass(x, count, most, 1);
-        int32_t nearer = 0;
-        for (int64_t i = 0; i < count; ++i) nearer += most - x[i] < distance;
-        room.ranks[b] = nearer;
-    }
-    barrier(team);
-    if (team.thread) return;
-    *arg.rank = 1;
-    for (int64_t b = 0; b < blocks; ++b) *arg.rank += room.ranks[b];
-    const double normaliser = double(most) + std::log(sum_of(room.sums, blocks));
+void top_logprobs_kernel(const TopLogprobsArguments& arg, const Team&) {
+    Row row{arg.logits, arg.vocab, SampleRoom(arg.scratch, arg.vocab)};
+    row.find_most<V>();
+    *arg.rank = 0;
+    if (!row.finite()) return;
+    const float most = row.most, distance = most - row.x[arg.token];
+    int32_t nearer = 0;
+    for (int64_t i = 0; i < arg.vocab; ++i) nearer += most - row.x[i] < distance;
+    *arg.rank = nearer + 1;
     arg.tokens[0] = arg.token;
     if (arg.count > 0) {
-        const Gatherer all{arg.logits, arg.vocab, most, room};
-        const int64_t count = all.first(arg.count);
-        for (int64_t i = 0; i < count; ++i) {  // in order: those of one key came by id, and stay so
-            const Item one = room.items[i];
-            int64_t at = i;
-            for (; at > 0 && room.items[at - 1].key > one.key; --at) room.items[at] = room.items[at - 1];
-            room.items[at] = one;
+        Item* const items = row.room.items;
+        const int64_t count = row.first(arg.count);
+        for (int64_t i = 0; i < count; ++i) {  // those of one key came by id, and stay so
+            const Item one = items[i];
+            int64_t place = i;
+            for (; place > 0 && items[place - 1].key > one.key; --place) items[place] = items[place - 1];
+            items[place] = one;
         }
-        for (int64_t i = 0; i < count; ++i) arg.tokens[i + 1] = room.items[i].id;
+        for (int64_t i = 0; i < count; ++i) arg.tokens[i + 1] = items[i].id;
     }
-    for (int64_t i = 0; i <= arg.count; ++i) arg.logprobs[i] = double(arg.logits[arg.tokens[i]]) - normaliser;
+    const double normaliser = double(most) + std::log(row.total());
+    for (int64_t i = 0; i <= arg.count; ++i) arg.logprobs[i] = double(row.x[arg.tokens[i]]) - normaliser;
 }
 
 }  // namespace
