@@ -137,6 +137,19 @@ def test_the_running_sum_is_right_to_1e_12(size):
                 assert choose(logits, draw=ends[at] + 2e-12, **how) == ids[at + 1]
 
 
+@pytest.mark.parametrize("scale", [0.1, 4.0])
+def test_the_nucleus_ends_where_it_should_to_1e_10(scale):
+    """Shares just under and just over those of the first tokens; the last draw shows the last token of a nucleus."""
+    logits = random_logits(5003, 6, scale)
+    below = (logits - logits.max()).numpy().astype(np.longdouble)
+    order, mass = np.argsort(-below, kind="stable"), np.exp(below / 0.6)
+    shares = (np.cumsum(mass[order]) / mass.sum()).astype(float)
+    for at in range(0, 40, 3):
+        for top_p, last in ((shares[at] - 1e-10, at), (shares[at] + 1e-10, at + 1)):
+            token = choose(logits, temperature=0.6, top_p=top_p, draw=1 - 1e-13)
+            assert token == order[last]
+
+
 @pytest.mark.parametrize("size", [5, 600, 5000])
 def test_of_equal_tokens_the_first_are_kept(size):
     logits = torch.zeros(size)
