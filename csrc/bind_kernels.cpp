@@ -72,7 +72,7 @@ struct PyCache {
 
 // Multiply-adds below which a call stays on the calling thread: it is done before another thread would have come, and
 // on a machine whose cores are busy (torch's threads spin, too) waiting for one costs much more.
-constexpr int64_t kSmall = 1 << 16;
+constexpr int64_t kSmall = 1 << 16, kAlone = 0;
 
 // `most` threads were thought of when scratch was measured; another Python thread may have raised their number since.
 template <class Arguments>
@@ -212,6 +212,22 @@ void add_norm(int64_t m, int64_t width, Address hidden, Address mixed, float sca
                                           at<const float>(bias), centred, eps, at<float>(out)}, m * width);
 }
 
+int64_t choose(Address logits, int64_t vocab, double temperature, int64_t top_k, double top_p, double min_p, double draw) {
+    const WithoutGil release;
+    int64_t token;
+    run(kernels().choose, ChooseArguments{at<const float>(logits), vocab, temperature, top_k, top_p, min_p, draw,
+                                          scratch.of(sample_bytes(vocab)), &token}, kAlone);
+    return token;
+}
+
+int64_t top_logprobs(Address logits, int64_t vocab, int64_t token, int64_t count, Address tokens, Address logprobs) {
+    const WithoutGil release;
+    int64_t rank;
+    run(kernels().top_logprobs, TopLogprobsArguments{at<const float>(logits), vocab, token, count, scratch.of(sample_bytes(vocab)),
+                                                     &rank, at<int64_t>(tokens), at<double>(logprobs)}, kAlone);
+    return rank;
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
@@ -236,4 +252,6 @@ void bind_kernels(nb::module_& m) {
     m.def("shared_attention", &shared_attention);
     m.def("keep", &keep);
     m.def("add_norm", &add_norm);
+    m.def("choose", &choose);
+    m.def("top_logprobs", &top_logprobs);
 }

@@ -49,6 +49,8 @@ struct WindowArguments;
 struct SharedArguments;
 struct KeepArguments;
 struct NormArguments;
+struct ChooseArguments;
+struct TopLogprobsArguments;
 
 // To add a kernel: a line here, `.name = function` in the isa_*.cpp, a binding in bind.cpp. X(name, result, arguments).
 #define SAMBAY_KERNELS(X)                                                                                              \
@@ -65,7 +67,9 @@ struct NormArguments;
     X(window_attention, void, (const WindowArguments& arg, const Team& team))                                          \
     X(shared_attention, void, (const SharedArguments& arg, const Team& team))                                          \
     X(keep, void, (const KeepArguments& arg, const Team& team))                                                        \
-    X(add_norm, void, (const NormArguments& arg, const Team& team))
+    X(add_norm, void, (const NormArguments& arg, const Team& team))                                                    \
+    X(choose, void, (const ChooseArguments& arg, const Team& team))                                                    \
+    X(top_logprobs, void, (const TopLogprobsArguments& arg, const Team& team))
 
 struct KernelTable {
 #define SAMBAY_ENTRY(name, result, arguments) result (*name) arguments;

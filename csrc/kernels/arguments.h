@@ -186,6 +186,27 @@ struct NormArguments {
     float* out;
 };
 
+// The next token, given a draw from [0, 1); -1: the largest of the logits (vocab,) is not finite.
+struct ChooseArguments {
+    const float* logits;
+    int64_t vocab;
+    double temperature;  // 0: the largest
+    int64_t top_k;       // 0: all
+    double top_p, min_p, draw;
+    uint8_t* scratch;    // sample_bytes()
+    int64_t* token;
+};
+
+// `token` and the `count` most probable ones, in that order, with their log-probabilities; rank of the first, from 1 on,
+// or 0: the largest logit is not finite, and there is no more.
+struct TopLogprobsArguments {
+    const float* logits;
+    int64_t vocab, token, count;  // count at most vocab
+    uint8_t* scratch;             // sample_bytes()
+    int64_t *rank, *tokens;       // (1,), (count + 1,)
+    double* logprobs;             // (count + 1,)
+};
+
 // Bytes of scratch: what one thread needs in a product, and what all share. The rest of the file is sizes.
 constexpr int64_t kChunk = 2560;   // k that is unpacked at once
 constexpr int64_t kPanels = 8;     // panels that are unpacked at once: with a chunk, 320 KiB of the second-level cache
@@ -207,6 +228,12 @@ static inline int64_t mlp_bytes(int64_t m, const Packed& fc1, const Packed& fc2,
 static inline int64_t scan_backward_bytes(int64_t rows, int64_t longest, int threads) {
     return threads * (rows * 32 + (longest / 16 + 1) * 256) * 4;
 }
+
+constexpr int64_t kSampleBlock = 256;  // logits whose largest is noted
+constexpr int64_t kItemBytes = 16;     // what is noted of a token that truncation may leave
+static inline int64_t sample_blocks(int64_t vocab) { return (vocab + kSampleBlock - 1) / kSampleBlock; }
+static inline int64_t sample_bytes(int64_t vocab) { return 2 * vocab * kItemBytes + sample_blocks(vocab) * (8 + 4); }
+
 // A chunk of `longest` tokens in tiles: where it begins within its first tile is not known.
 static inline int64_t window_bytes(int64_t longest, const Heads& h, int64_t size) {
     const int64_t tiles = longest / kTileTokens + 2, tokens = tiles * kTileTokens;

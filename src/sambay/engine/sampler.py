@@ -12,11 +12,9 @@ from torch import Tensor
 from sambay.engine.outputs import Logprob
 from sambay.engine.params import SamplingParams
 from sambay.errors import SambaYError
+from sambay.ops import backend
 
 __all__ = ["Penalties", "sample", "top_logprobs"]
-
-_FIRST_CANDIDATES = 256
-"""Tokens looked at first: a nucleus is rarely larger, and sorting a vocabulary of 200,064 takes 20 ms, this 0.4 ms."""
 
 
 class Penalties:
@@ -54,12 +52,13 @@ class Penalties:
     def apply(self, logits: Tensor) -> Tensor:
         """The logits (vocab,) less the penalties, as a new tensor."""
         params, tokens, counts = self._params, self._tokens, self._counts
+        values = logits[tokens]
         if params.repetition_penalty != 1:
-            values = logits[tokens]
             values = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
-            logits = logits.index_copy(0, tokens, values)
-        penalty = (params.presence_penalty + params.frequency_penalty * counts).masked_fill(counts == 0, 0)
-        return logits.index_add(0, tokens, -penalty.to(logits.dtype))
+        if params.presence_penalty or params.frequency_penalty:
+            penalty = (params.presence_penalty + params.frequency_penalty * counts).masked_fill(counts == 0, 0)
+            values = values - penalty.to(logits.dtype)
+        return logits.index_copy(0, tokens, values)
 
 
 def sample(
@@ -84,45 +83,27 @@ def sample(
     Raises:
         SambaYError: the largest logit is not finite: one is NaN or infinite, or all are minus infinity.
     """
-    logits = logits.float() if penalties is None else penalties.apply(logits.float())
-    if banned:
+    if penalties is not None:
+        logits = penalties.apply(logits.float())
+    elif banned:
         logits = logits.clone()
+    if banned:
         logits[list(banned)] = -torch.inf
-    best = int(logits.argmax())
-    if not bool(logits[best].isfinite()):
+    greedy = params.temperature == 0
+    token = backend.choose(
+        logits,
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        draw=0.0 if greedy else torch.rand((), generator=generator, dtype=torch.float64).item(),
+    )
+    if token is None:
         raise SambaYError(
-            f"the model's largest logit is {float(logits[best])}, so no token can be chosen: the weights are damaged, "
+            f"the model's largest logit is {float(logits.max())}, so no token can be chosen: the weights are damaged, "
             "or too large for float16 (then take dtype float32 or bfloat16)"
         )
-    if params.temperature == 0:
-        return best
-    # float64 on the CPU: the cumulated sum of 200K probabilities must reach 1.
-    scaled = (logits - logits[best]).to("cpu", torch.float64) / params.temperature
-    mass = scaled.exp()
-    total = float(mass.sum())
-    probabilities, tokens = _candidates(mass, total, params)
-    point = torch.rand((), generator=generator, dtype=torch.float64) * probabilities.sum()
-    index = int(torch.searchsorted(probabilities.cumsum(0), point, right=True))
-    return int(tokens[min(index, len(tokens) - 1)])
-
-
-def _candidates(mass: Tensor, total: float, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """The tokens that truncation leaves, most probable first: (masses, ids)."""
-    size = mass.numel()
-    limit = params.top_k if params.top_k > 0 else size
-    if limit >= size and params.top_p >= 1 and params.min_p <= 0:
-        return mass, torch.arange(size)
-    count = limit = min(limit, size)
-    if params.top_k <= 0:
-        count = min(size, _FIRST_CANDIDATES)
-    while True:
-        values, tokens = torch.topk(mass, count)
-        # A nucleus is a share of what top-k leaves; both rules keep a prefix of the sorted tokens.
-        whole = float(values.sum()) if params.top_k > 0 else total
-        kept = (values >= params.min_p * values[0]) & (values.cumsum(0) - values < params.top_p * whole)
-        if count == limit or not bool(kept[-1]):
-            return values[kept], tokens[kept]
-        count = min(limit, count * 8)
+    return token
 
 
 def top_logprobs(logits: Tensor, token: int, count: int) -> dict[int, Logprob]:
@@ -133,11 +114,8 @@ def top_logprobs(logits: Tensor, token: int, count: int) -> dict[int, Logprob]:
         token: the chosen token.
         count: how many alternatives, 0 or more.
     """
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    chosen = logprobs[token]
-    out = {token: Logprob(float(chosen), int((logprobs > chosen).sum()) + 1)}
-    if count:
-        values, tokens = torch.topk(logprobs, min(count, logprobs.numel()))
-        for rank, (value, other) in enumerate(zip(values.tolist(), tokens.tolist(), strict=True), start=1):
-            out.setdefault(other, Logprob(value, rank))
+    rank, tokens, logprobs = backend.top_logprobs(logits, token, count)
+    out = {token: Logprob(logprobs[0], rank)}
+    for place, (other, logprob) in enumerate(zip(tokens[1:], logprobs[1:], strict=True), start=1):
+        out.setdefault(other, Logprob(logprob, place))
     return out

@@ -34,10 +34,12 @@ __all__ = [
     "SharedView",
     "add_norm",
     "causal_conv",
+    "choose",
     "selective_scan",
     "served_natively",
     "shared_attention",
     "shared_keys_values",
+    "top_logprobs",
     "use_threads",
     "using",
     "window_attention",
@@ -352,6 +354,27 @@ def add_norm(hidden: Tensor, mixed: Tensor, scale: float, norm: torch.nn.Module)
         return hidden, out
     hidden = torch.add(hidden, mixed, alpha=scale)
     return hidden, norm(hidden.to(weight.dtype))
+
+
+def choose(logits: Tensor, *, temperature: float, top_k: int, top_p: float, min_p: float, draw: float) -> int | None:
+    """The token of (vocab,) logits that a draw falls on, see `reference.choose`; None: the largest is not finite."""
+    logits = logits.detach().float()
+    if _samples_natively(logits):
+        return native_ops.choose(logits.contiguous(), temperature, top_k, top_p, min_p, draw)
+    return reference.choose(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, draw=draw)
+
+
+def top_logprobs(logits: Tensor, token: int, count: int) -> tuple[int, list[int], list[float]]:
+    """Rank, tokens and log-probabilities of (vocab,) logits, see `reference.top_logprobs`; `count` may be any."""
+    logits, count = logits.detach().float(), min(count, len(logits))
+    found = native_ops.top_logprobs(logits.contiguous(), token, count) if _samples_natively(logits) else None
+    # What comes of logits whose largest is not finite, plain torch says.
+    return reference.top_logprobs(logits, token, count) if found is None else found
+
+
+def _samples_natively(logits: Tensor) -> bool:
+    """Nothing differentiable comes out, so that gradients and autocast play no part."""
+    return logits.device.type == "cpu" and _forced != "reference" and native.available()
 
 
 _NORMS: dict[type[torch.nn.Module], bool] = {torch.nn.LayerNorm: True, torch.nn.RMSNorm: False}

@@ -22,11 +22,13 @@ __all__ = [
     "PagedView",
     "add_norm",
     "causal_conv",
+    "choose",
     "linear",
     "mlp",
     "selective_scan",
     "shared_attention",
     "shared_keys_values",
+    "top_logprobs",
     "window_attention",
 ]
 
@@ -397,3 +399,22 @@ def add_norm(
         _address(weight), 0 if bias is None else _address(bias), centred, eps, out.data_ptr(),
     )  # fmt: skip
     return out
+
+
+def choose(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, draw: float) -> int | None:
+    """As `reference.choose`."""
+    size = len(logits)
+    assert 0 < size < 2**31
+    assert 0 <= draw < 1
+    token = _native.choose(_address(logits), size, temperature, top_k if top_k < size else 0, top_p, min_p, draw)
+    return None if token < 0 else token
+
+
+def top_logprobs(logits: Tensor, token: int, count: int) -> tuple[int, list[int], list[float]] | None:
+    """As `reference.top_logprobs`; None: the largest logit is not finite."""
+    size = len(logits)
+    assert 0 <= token < size < 2**31
+    assert 0 <= count <= size
+    tokens, logprobs = torch.empty(count + 1, dtype=torch.int64), torch.empty(count + 1, dtype=torch.float64)
+    rank = _native.top_logprobs(_address(logits), size, token, count, tokens.data_ptr(), logprobs.data_ptr())
+    return (rank, tokens.tolist(), logprobs.tolist()) if rank else None

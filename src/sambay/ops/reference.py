@@ -27,9 +27,11 @@ from sambay.state import ConvState, SharedKV, SSMState, WindowKV
 __all__ = [
     "SharedView",
     "causal_conv",
+    "choose",
     "selective_scan",
     "shared_attention",
     "shared_keys_values",
+    "top_logprobs",
     "window_attention",
 ]
 
@@ -46,6 +48,9 @@ _QUERY_BLOCK = 256
 _SCORE_ELEMENTS = 1 << 24
 """Scores that are computed at once: without gradients no more exist at any time (unless a single query of all
 sequences and heads has more), however long the prompt. With gradients all of them are kept."""
+
+_FIRST_CANDIDATES = 256
+"""Tokens looked at first: a nucleus is rarely larger, and sorting a vocabulary of 200,064 takes 20 ms, this 0.4 ms."""
 
 _MASKED = -1e30
 """Score of a forbidden key. Finite, so that a padded row without any key gives no NaN, not even in a gradient."""
@@ -425,3 +430,83 @@ def _attend(q: Tensor, keys: Tensor, values: Tensor, sight: Sight, lam: Tensor |
         out = out.view(size, groups, members, steps, maps * width).permute(0, 3, 1, 2, 4)
         outs.append(out.reshape(size, steps, groups * members, maps * width).to(q.dtype))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+
+def choose(logits: Tensor, *, temperature: float, top_k: int, top_p: float, min_p: float, draw: float) -> int | None:
+    """The token that a draw falls on. Equally probable ones stand in the order of their ids.
+
+    Args:
+        logits: (vocab,) float32.
+        temperature: 0 takes the largest, the first of equals.
+        top_k: keep so many tokens; 0 or less: all.
+        top_p: keep the most probable tokens up to this share of what `top_k` leaves, in (0, 1].
+        min_p: drop tokens less probable than this share of the most probable one, in [0, 1].
+        draw: from [0, 1): the place in the running sum of the probabilities, by id if all tokens are kept, else the
+            most probable first.
+
+    Returns:
+        A token id; None: the largest logit is NaN or infinite.
+    """
+    best = int(logits.argmax())
+    if not bool(logits[best].isfinite()):
+        return None
+    if temperature == 0:
+        return best
+    # float64 on the CPU: the cumulated sum of 200K probabilities must reach 1.
+    below = (logits - logits[best]).cpu()
+    mass = (below.double() / temperature).exp()
+    if (top_k <= 0 or top_k >= len(mass)) and top_p >= 1 and min_p <= 0:
+        tokens, sums = None, mass.cumsum(0)
+    else:
+        tokens = _kept(below, mass, top_k, top_p, min_p)
+        sums = mass[tokens].cumsum(0)
+    # Where rounding lets the place be the very end, it is the last token that can come.
+    index = min(int(torch.searchsorted(sums, draw * sums[-1], right=True)), int(torch.searchsorted(sums, sums[-1])))
+    return index if tokens is None else int(tokens[index])
+
+
+def _kept(below: Tensor, mass: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """The ids of the tokens that truncation leaves, the most probable first."""
+    size = mass.numel()
+    count = limit = min(top_k, size) if top_k > 0 else size
+    if top_k <= 0:
+        count = min(size, _FIRST_CANDIDATES)
+    total = mass.sum()
+    while True:
+        tokens = _first(below, count)
+        values = mass[tokens]
+        kept = values >= min_p * values[0]
+        if top_p < 1:  # a share of what top-k leaves; both rules keep a prefix of the sorted tokens
+            kept &= values.cumsum(0) - values < top_p * (values.sum() if top_k > 0 else total)
+        if count == limit or not bool(kept[-1]):
+            return tokens[kept]
+        count = min(limit, count * 8)
+
+
+def _first(values: Tensor, count: int) -> Tensor:
+    """The places of the largest values, the largest first and equal ones in their order: (count,) int64."""
+    if count < values.numel():
+        places = (values >= torch.topk(values, count).values[-1]).nonzero().flatten()
+        return places[values[places].sort(descending=True, stable=True).indices[:count]]
+    return values.sort(descending=True, stable=True).indices
+
+
+def top_logprobs(logits: Tensor, token: int, count: int) -> tuple[int, list[int], list[float]]:
+    """Log-probabilities of a token and of the most probable ones.
+
+    Args:
+        logits: (vocab,) float32.
+        token: a token.
+        count: how many of the most probable ones, at most vocab.
+
+    Returns:
+        The token's rank, 1 for the most probable; the ids of the token itself and of the `count` most probable ones,
+        equal ones in the order of their ids; their log-probabilities.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1)
+    below = logits - logits.max()
+    rank = int((below > below[token]).sum()) + 1
+    tokens = torch.tensor([token], device=logits.device)
+    if count:
+        tokens = torch.cat((tokens, _first(below, count)))
+    return rank, tokens.tolist(), logprobs[tokens].tolist()
