@@ -12,7 +12,12 @@ struct Words {
     using Line = __m512i;
     static Line zero() { return _mm512_setzero_si512(); }
     static Line add(Line sum, const uint64_t* p) { return _mm512_add_epi64(sum, _mm512_loadu_si512(p)); }
-    static uint64_t total(Line sum) { return uint64_t(_mm512_reduce_add_epi64(sum)); }
+    static uint64_t total(Line sum) {
+        uint64_t words[8], all = 0;  // the compiler's own reduction is a signed one, which must not overflow
+        _mm512_storeu_si512(words, sum);
+        for (uint64_t word : words) all += word;
+        return all;
+    }
 };
 
 }  // namespace

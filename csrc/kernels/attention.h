@@ -146,21 +146,23 @@ class GroupAttention {
     void score_bytes(const C* keys, const Tile<C>& tile, int64_t map, int64_t i, int64_t b, const char* soon) {
         typename V::Ints high[kBlocks], low[kBlocks];
         for (int j = 0; j < kBlocks; ++j) {
-            high[j] = V::ints(-128 * query_sum_[2 * i]);
-            low[j] = V::ints(-128 * query_sum_[2 * i + 1]);
+            high[j] = V::ints(-V::kZero8 * query_sum_[2 * i]);
+            low[j] = V::ints(-V::kZero8 * query_sum_[2 * i + 1]);
         }
         const int8_t *q = query_bytes_ + 2 * i * h_.width, *q_low = q + h_.width;
-        for (int64_t e = 0; e < h_.width; e += 4) {
-            const int64_t at = (e / 4 * kTileTokens + b) * 4;
-            const uint8_t* row = reinterpret_cast<const uint8_t*>(keys) + at;
-            if (soon) fetch(soon + at, 64 * kBlocks);
-            const auto a = V::four(q + e), c = V::four(q_low + e);
-            for (int j = 0; j < kBlocks; ++j) {
-                const auto key = V::bytes(row + 64 * j);
-                high[j] = V::template dot<8>(high[j], key, a);
-                low[j] = V::template dot<8>(low[j], key, c);
+        for (int64_t e = 0; e < h_.width; e += 16)
+#pragma GCC unroll 4
+            for (int f = 0; f < 4; ++f) {
+                const int64_t at = ((e / 4 + f) * kTileTokens + b) * 4;
+                const uint8_t* row = reinterpret_cast<const uint8_t*>(keys) + at;
+                if (soon) fetch(soon + at, 64 * kBlocks);
+                const auto a = V::four(q + e, f), c = V::four(q_low + e, f);
+                for (int j = 0; j < kBlocks; ++j) {
+                    const auto key = V::whole(V::bytes(row + 64 * j));
+                    high[j] = V::template dot<8>(high[j], key, a);
+                    low[j] = V::template dot<8>(low[j], key, c);
+                }
             }
-        }
         const uint16_t* scales = tile.key_scales + map * tile.scale_step + b;
         for (int j = 0; j < kBlocks; ++j) {
             const auto both = V::fma(V::to_floats(high[j]), V::floats(256), V::to_floats(low[j]));
@@ -273,18 +275,20 @@ class GroupAttention {
     void mix_bytes(const C* values, int64_t i, int64_t e, const char* soon) {
         typename V::Ints high[N], low[N];
         for (int n = 0; n < N; ++n) {
-            high[n] = V::ints(-128 * weight_sum_[2 * (i + n)]);
-            low[n] = V::ints(-128 * weight_sum_[2 * (i + n) + 1]);
+            high[n] = V::ints(-V::kZero8 * weight_sum_[2 * (i + n)]);
+            low[n] = V::ints(-V::kZero8 * weight_sum_[2 * (i + n) + 1]);
         }
-        for (int64_t t = 0; t < kTileTokens; t += 4) {  // all of them: with a weight of 0 it does not matter what is there
-            const int64_t at = (t * wide_ / 4 + e) * 4;
-            if (soon) fetch(soon + at, 64);
-            const auto value = V::bytes(reinterpret_cast<const uint8_t*>(values) + at);
-            for (int n = 0; n < N; ++n) {
-                high[n] = V::template dot<8>(high[n], value, V::four(weight_bytes_[2 * (i + n)] + t));
-                low[n] = V::template dot<8>(low[n], value, V::four(weight_bytes_[2 * (i + n) + 1] + t));
+        for (int64_t t = 0; t < kTileTokens; t += 16)  // all of them: with a weight of 0 it does not matter what is there
+#pragma GCC unroll 4
+            for (int f = 0; f < 4; ++f) {
+                const int64_t at = ((t / 4 + f) * wide_ + e) * 4;
+                if (soon) fetch(soon + at, 64);
+                const auto value = V::whole(V::bytes(reinterpret_cast<const uint8_t*>(values) + at));
+                for (int n = 0; n < N; ++n) {
+                    high[n] = V::template dot<8>(high[n], value, V::four(weight_bytes_[2 * (i + n)] + t, f));
+                    low[n] = V::template dot<8>(low[n], value, V::four(weight_bytes_[2 * (i + n) + 1] + t, f));
+                }
             }
-        }
         for (int n = 0; n < N; ++n) {
             const auto both = V::fma(V::to_floats(high[n]), V::floats(256), V::to_floats(low[n]));
             float* sum = sums_ + (i + n) * wide_ + e;

@@ -63,7 +63,7 @@ inline typename V::Bytes ahead(const uint8_t* p) {
 template <class V, int Bits, int T, class Weights>
 inline void block(const Weights& weights, typename V::Floats scale, const Activations& a, int64_t row, int64_t at,
                   typename V::Floats* acc) {
-    constexpr int32_t zero = Bits == 4 ? 8 : 128;
+    constexpr int32_t zero = Bits == 4 ? 8 : V::kZero8;
     const int64_t blocks = a.k / 32;
     typename V::Ints sum[T];
     for (int t = 0; t < T; ++t) sum[t] = V::ints(-zero * a.sums[(row + t) * blocks + at]);
@@ -71,7 +71,8 @@ inline void block(const Weights& weights, typename V::Floats scale, const Activa
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
         const typename V::Bytes w = weights(j);
-        for (int t = 0; t < T; ++t) sum[t] = V::template dot<Bits>(sum[t], w, V::four(codes + t * a.k + 4 * j));
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) sum[t] = V::template dot<Bits>(sum[t], w, V::four(codes + t * a.k, j));
     }
     for (int t = 0; t < T; ++t) {
         const typename V::Floats both = V::mul(scale, V::floats(a.scales[(row + t) * blocks + at]));
@@ -83,7 +84,7 @@ inline void block(const Weights& weights, typename V::Floats scale, const Activa
 template <class V, int Bits, int T, class Weights>
 inline void block_pair(const Weights& weights, const typename V::Floats* scale, const Activations& a, int64_t row, int64_t at,
                        typename V::Floats (*acc)[T]) {
-    constexpr int32_t zero = Bits == 4 ? 8 : 128;
+    constexpr int32_t zero = Bits == 4 ? 8 : V::kZero8;
     const int64_t blocks = a.k / 32;
     typename V::Ints sum[2][T];
     for (int t = 0; t < T; ++t) sum[0][t] = sum[1][t] = V::ints(-zero * a.sums[(row + t) * blocks + at]);
@@ -91,8 +92,9 @@ inline void block_pair(const Weights& weights, const typename V::Floats* scale, 
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
         const typename V::Bytes first = weights(0, j), second = weights(1, j);
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
-            const typename V::Four four = V::four(codes + t * a.k + 4 * j);
+            const typename V::Four four = V::four(codes + t * a.k, j);
             sum[0][t] = V::template dot<Bits>(sum[0][t], first, four);
             sum[1][t] = V::template dot<Bits>(sum[1][t], second, four);
         }
@@ -136,7 +138,7 @@ void few_rows(const Packed& w, const Activations& a, int64_t row, int64_t panel,
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
                 const uint8_t* c = codes + 512 * part;
-                block<V, 8, T>([c](int j) { return ahead<V>(c + 64 * j); }, part < parts ? first : second, a, row, at + part, acc);
+                block<V, 8, T>([c](int j) { return V::whole(ahead<V>(c + 64 * j)); }, part < parts ? first : second, a, row, at + part, acc);
             }
         }
     }
@@ -167,7 +169,7 @@ void few_rows_pair(const Packed& w, const Activations& a, int64_t row, int64_t p
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
                 const uint8_t* c = p + 64 + 512 * part;
-                block_pair<V, 8, T>([c, next](int i, int j) { return ahead<V>(c + i * next + 64 * j); },
+                block_pair<V, 8, T>([c, next](int i, int j) { return V::whole(ahead<V>(c + i * next + 64 * j)); },
                                     part < parts ? first : second, a, row, at + part, acc);
             }
         }
@@ -216,7 +218,7 @@ void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* c
                 V::store(codes + half + line, V::high(both));
             }
         } else {
-            for (int64_t line = 0; line < 2 * half; line += 64) V::store(codes + line, V::bytes(p + 64 + line));
+            for (int64_t line = 0; line < 2 * half; line += 64) V::store(codes + line, V::whole(V::bytes(p + 64 + line)));
         }
         codes += 2 * half;
     }

@@ -36,11 +36,13 @@ struct VAvx2 {
     static Bytes high(Bytes x) {
         return low({{_mm256_srli_epi16(x.at[0], 4), _mm256_srli_epi16(x.at[1], 4)}});
     }
+    static Bytes whole(Bytes x) { return x; }
+    static constexpr int32_t kZero8 = 128;
 
     using Four = __m256i;
-    static Four four(const int8_t* p) {
+    static Four four(const int8_t* p, int j) {
         int32_t four;
-        std::memcpy(&four, p, 4);
+        std::memcpy(&four, p + 4 * j, 4);
         return _mm256_set1_epi32(four);
     }
 

@@ -26,11 +26,13 @@ struct VAvx512 {
     static void store(uint8_t* p, Bytes x) { _mm512_storeu_si512(p, x); }
     static Bytes low(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
     static Bytes high(Bytes x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+    static Bytes whole(Bytes x) { return x; }
+    static constexpr int32_t kZero8 = 128;
 
     using Four = __m512i;
-    static Four four(const int8_t* p) {
+    static Four four(const int8_t* p, int j) {
         int32_t four;
-        std::memcpy(&four, p, 4);
+        std::memcpy(&four, p + 4 * j, 4);
         return _mm512_set1_epi32(four);
     }
 

@@ -28,12 +28,15 @@ struct VPortable {
     static void store(uint8_t* p, Bytes x) { std::memcpy(p, x.at, 64); }
     static Bytes low(Bytes x) { for (auto& v : x.at) v &= 15; return x; }
     static Bytes high(Bytes x) { for (auto& v : x.at) v >>= 4; return x; }
+    // Codes of 8 bits as `dot` takes them, and what each is then too great by.
+    static Bytes whole(Bytes x) { return x; }
+    static constexpr int32_t kZero8 = 128;
 
-    // Four signed activations, the same for every lane.
+    // Four signed activations, the same for every lane: the j-th four at p, which has a multiple of sixteen.
     struct Four { int8_t at[4]; };
-    static Four four(const int8_t* p) { Four r; std::memcpy(r.at, p, 4); return r; }
+    static Four four(const int8_t* p, int j) { Four r; std::memcpy(r.at, p + 4 * j, 4); return r; }
 
-    // sum += four unsigned weights times the four activations, in every lane.
+    // sum += four weights, from `low`, `high` or `whole`, times the four activations, in every lane.
     template <int Bits>
     static Ints dot(Ints sum, Bytes weights, Four a) {
         for (int lane = 0; lane < 16; ++lane)
