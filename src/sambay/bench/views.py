@@ -92,12 +92,16 @@ def _times(name: str) -> Callable[[Row], str]:
     return lambda row: "" if row.get(name) is None else f"{row[name]:,.2f}x"
 
 
+def _ratio(row: Row) -> str:
+    return ("" if row.get("in_turns", True) else "~") + _times("ratio")(row)
+
+
 def _fit(row: Row) -> str:
     return "" if row["budget"] is None else f" in {row['budget'] / 1e9:g} GB"
 
 
 _ENGINE = Column("", _engine, left=True, key=True, peer=True)
-_RATIO = Column("ours/its", _times("ratio"), peer=True)
+_RATIO = Column("ours/its", _ratio, peer=True)
 
 _SECONDS = (
     Column("ms, median", _milliseconds("median")),
@@ -116,7 +120,7 @@ _SHORTCUT = "Depths are reached by filling states and caches with random numbers
 
 PEER_NOTE = (
     "ours/its: our tokens a second over the peer's, the median of the rounds, in which both take turns; the peer at "
-    "the better of the settings that were measured."
+    "the better of the settings that were measured. ~: not in turns, since the memory does not hold both."
 )
 
 VIEWS: dict[str, View] = {
