@@ -111,6 +111,6 @@ def test_what_does_not_fit(tiny, monkeypatch):
     check_context(100, 100, "this")
     with pytest.raises(ContextError, match="make 101 tokens, more than the model's context of 100: choose 1 less"):
         check_context(100, 101, "a prompt")
-    monkeypatch.setattr(fill, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(fill, "free_memory", lambda: 1000)
     with pytest.raises(ConfigError, match=r"2 sequences of 10 tokens take .* GB, and 0.0 GB of memory are free"):
         fill_state(tiny, 2, 10)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from sambay.bench import decode, machine, prefill, probes
+from sambay.bench import machine, prefill, probes
 from sambay.bench.cost import prompt_operations, step_traffic
-from sambay.bench.decode import Decoding, measure_decode, measure_latency
+from sambay.bench.decode import measure_decode
+from sambay.bench.generation import measure_latency
 from sambay.bench.machine import measure_machine
 from sambay.bench.prefill import measure_prefill
 from sambay.bench.probes import MatrixProbe, bandwidth, pool_latency, served_by
@@ -16,26 +17,6 @@ from sambay.ops.backend import using
 from sambay.quant.formats import QuantFormat
 
 needs_kernels = pytest.mark.skipif(not native.usable(), reason="of the compiled kernels")
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """The probes answer at once: 1e9 bytes, 1e9 operations a second."""
-    monkeypatch.setattr(decode, "bandwidth", lambda: 1e9)
-    monkeypatch.setattr(MatrixProbe, "rate", lambda self: 1e9)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Time that goes on by half a second whenever it is asked for."""
-    now = [0.0]
-
-    def tick():
-        now[0] += 0.5
-        return now[0]
-
-    for module in (decode, prefill):
-        monkeypatch.setattr(module.time, "perf_counter", tick)
 
 
 def test_spread():
@@ -52,8 +33,11 @@ def test_decode(packed, quick, clock):
     for row in rows:
         mean = sum(step_traffic(packed, row.batch, row.depth + i).total for i in range(4)) / 4
         assert row.traffic.total == pytest.approx(mean)
-        assert row.seconds == Spread.of([0.125] * 3)  # half a second for four steps
-        found = row.to_dict()
+        assert row.times == (0.125,) * 3  # half a second for four steps
+        [found] = row.rows()
+        assert found == row.to_dict()
+        assert found["engine"] == "sambay"
+        assert found["seconds"] == Spread.of([0.125] * 3).to_dict()
         assert found["tokens_per_second"] == row.batch / 0.125
         assert found["bytes_per_second"] == pytest.approx(mean / 0.125)
         assert found["share"] == pytest.approx(mean / 0.125 / 1e9)
@@ -64,7 +48,7 @@ def test_decode(packed, quick, clock):
 def test_every_kind_of_model_decodes_on_torch_too(request, quick, name):
     with using("reference"):
         [row] = measure_decode(request.getfixturevalue(name), [30], [2], tokens=1, rounds=1)
-    assert row.seconds.median > 0
+    assert row.times[0] > 0
 
 
 def test_impossible_measurements(tiny, quick):
@@ -96,6 +80,7 @@ def test_prefill(packed, quick, clock):
         assert row["operations_per_second"] == 2 * row["operations"]
         assert row["share"] == pytest.approx(row["operations"] / 0.5 / 1e9)
         assert row["matrix"]["rows"] == row["chunk"]
+        assert row["engine"] == "sambay"
 
 
 def test_a_prompt_in_chunks_is_that_prompt(tiny):
@@ -107,31 +92,6 @@ def test_a_prompt_in_chunks_is_that_prompt(tiny):
         assert found.shape == (1, 512)
         assert torch.allclose(found[0], expected, atol=1e-4)
         assert pool.lengths == [45]
-
-
-def test_latency_integrates_between_depths(tiny, monkeypatch):
-    def pretended(model, depths, batches, *, tokens, rounds, progress):
-        assert (batches, tokens, rounds, progress) == ((1,), 2, 5, None)
-        traffic, one = step_traffic(model, 1, 0), Spread.of([1.0])
-        return [Decoding(1, depth, Spread.of([depth / 10]), traffic, one, 0.5) for depth in depths]
-
-    monkeypatch.setattr(decode, "measure_decode", pretended)
-    rows = measure_latency(tiny, 10, 100, points=3, tokens=2, rounds=5)
-    assert [row["generated"] for row in rows] == [0, 50, 100]
-    assert [row["depth"] for row in rows] == [10, 60, 110]
-    # a token costs 1 second at first, 6 in the middle, 11 at the end
-    assert [row["seconds_since_start"] for row in rows] == pytest.approx([0, 50 * 3.5, 50 * 3.5 + 50 * 8.5])
-    rows = measure_latency(tiny, 4000, 96, points=2, tokens=2, rounds=5)
-    assert [row["depth"] for row in rows] == [4000, 4094]  # the last steps end within the context
-    assert [row["generated"] for row in measure_latency(tiny, 1, 2, points=8, tokens=2, rounds=5)] == [0, 1, 2]
-
-
-def test_latency_measures(tiny, quick):
-    rows = measure_latency(tiny, 4, 30, points=3, tokens=1, rounds=1)
-    assert [row["generated"] for row in rows] == [0, 15, 30]
-    seconds = [row["seconds_since_start"] for row in rows]
-    assert seconds == sorted(seconds)
-    assert all(row["seconds"]["median"] > 0 for row in rows)
 
 
 @needs_kernels

@@ -99,7 +99,7 @@ def test_no_such_model(model, kind, words):
 
 
 def test_every_mode_has_a_view_of_columns_that_differ():
-    assert list(views.VIEWS) == ["machine", "decode", "prefill", "latency"]
+    assert list(views.VIEWS) == ["machine", "decode", "prefill", "latency", "throughput"]
     for view in views.VIEWS.values():
         titles = [column.title for column in view.columns if column.title]
         assert len(set(titles)) == len(titles)
@@ -108,3 +108,18 @@ def test_every_mode_has_a_view_of_columns_that_differ():
 def test_plots_of_other_kinds_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"ends in '\.gif': choose a name that ends in \.png, \.svg, \.pdf"):
         views.check_plot(tmp_path / "a.gif")
+
+
+def test_columns_and_ratios_of_a_peer():
+    view = views.VIEWS["throughput"]
+    titles = [column.title for column in view.shown({})]
+    assert "ours/its" not in titles
+    shown = view.shown({"peer": {}})
+    assert [column.title for column in shown] == ["", *titles, "ours/its"]
+    ratio, engine = shown[-1], shown[0]
+    assert ratio.cell({"engine": "sambay"}) == ""
+    assert ratio.cell({"engine": "llama.cpp", "ratio": 2.5, "in_turns": True}) == "2.50x"
+    assert ratio.cell({"engine": "llama.cpp", "ratio": 12.5, "in_turns": False}) == "~12.50x"
+    nothing = {"engine": "llama.cpp", "batch": 4, "budget": 2 * 10**10, "obstacle": "it is too large"}
+    assert [column.cell(nothing) for column in shown if column.cell(nothing)] == ["llama.cpp", "4 in 20 GB"]
+    assert engine.cell({"engine": "llama.cpp", "flash": True}) == "llama.cpp, flash"

@@ -7,15 +7,17 @@ import pytest
 
 from sambay.bench import decode, machine
 from sambay.bench.probes import MatrixProbe
-from sambay.cli.bench import COMMANDS
+from sambay.cli.bench import COMMANDS, _bytes
 from sambay.ops import native
 
 SMALL = {
     "decode": ("--depth", "0,20", "--batch", "1,2", "--tokens", "2", "--rounds", "2"),
     "prefill": ("--length", "8,20", "--chunk", "8", "--rounds", "2"),
     "latency": ("--prompt", "4", "--generate", "40", "--points", "3", "--tokens", "1", "--rounds", "2"),
-}
-ROWS = {"decode": 4, "prefill": 2, "latency": 3}
+    "throughput": ("--batch", "1,2", "--prompt", "4", "--generate", "40", "--points", "2", "--memory", "5MB",
+                   "--tokens", "1", "--rounds", "2"),
+}  # fmt: skip
+ROWS = {"decode": 4, "prefill": 2, "latency": 3, "throughput": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,8 @@ def test_a_table(sambay, checkpoint, mode):
     assert not lines[4 + ROWS[mode]].endswith("%")
     assert "…" not in result.out
     assert ("not of one long run" in " ".join(lines)) == (mode == "latency")
+    assert (" in 0.005 GB " in result.out) == (mode == "throughput")
+    assert "ours/its" not in result.out
 
 
 def test_a_narrow_terminal_cuts_no_figure(sambay, checkpoint, monkeypatch, terminal):
@@ -147,14 +151,26 @@ def test_threads(sambay, checkpoint):
         (["decode", "--plot", "/no/such/place/a.png"], "/no/such/place: no such directory"),
         (["decode", "--save", "/no/such/place/a.jsonl"], "/no/such/place: no such directory"),
         (["decode", "--dtype", "int8"], "int8"),
+        (["throughput", "--memory", "much"], "--memory 'much' is no amount of memory: give one such as 20GB or 512MiB"),
+        (["throughput", "--memory", "1kB", "--generate", "1"], "a memory of 1e-06 GB is too small: the weights and"),
+        (["throughput", "--generate", "32768"], "a prompt of 2048 and 32768 generated tokens make 34816 tokens, more"),
+        (["decode", "--peer", "vllm"], "there is no peer 'vllm': choose llama.cpp"),
+        (["decode", "--peer", "llama.cpp", "--peer-flash", "x"], "--peer-flash x is no setting: choose better or on"),
     ],
 )
 def test_impossible_options(sambay, checkpoint, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sambay.bench.fill._free_memory", lambda: 10**9)
+    monkeypatch.setattr("sambay.bench.fill.free_memory", lambda: 10**9)
     mode, *rest = arguments
     check(sambay("bench", mode, checkpoint, *rest), words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("20GB", 20 * 10**9), ("512 MiB", 2**29), ("1.5kB", 1500), (" 0.5TiB ", 2**39)]
+)
+def test_amounts_of_memory(text, expected):
+    assert _bytes("--memory", text) == expected
 
 
 def test_unknown_models_and_modes(sambay, tmp_path):
@@ -169,6 +185,48 @@ def test_without_matplotlib(sambay, checkpoint, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = sambay("bench", "decode", checkpoint, "--plot", tmp_path / "a.png")
     check(result, "--plot needs matplotlib, which is not installed: pip install 'sambay[bench]'")
+
+
+@pytest.mark.parametrize("mode", SMALL)
+def test_without_the_peer(sambay, checkpoint, monkeypatch, mode):
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    result = sambay("bench", mode, checkpoint, "--peer", "llama.cpp")
+    check(result, "--peer llama.cpp needs llama-cpp-python, which is not installed: pip install 'sambay[peer]'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", SMALL)
+def test_beside_llama_cpp(sambay, checkpoint, monkeypatch, tmp_path, mode):
+    """A table and a record with a small model of the peer, which is written into the cache."""
+    for module in ("llama_cpp", "gguf"):
+        pytest.importorskip(module, reason="llama-cpp-python is not installed: pip install 'sambay[peer]'")
+    from sambay.bench import peer
+    from sambay.bench.peer_model import PeerShape
+
+    small = PeerShape("small", layers=1, hidden=256, heads=4, kv_heads=2, ffn=256, vocab=512, rotary=48, context=8192)
+    monkeypatch.setitem(peer.PEERS, "llama.cpp", small)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plot, saved = tmp_path / "plot.svg", tmp_path / "results.jsonl"
+    before = native.threads() if native.usable() else None
+    try:
+        typed = ("bench", mode, checkpoint, *SMALL[mode], "--peer", "llama.cpp", "--threads", "1", "--rounds", "1")
+        result = sambay(*typed, "--plot", plot, "--save", saved)
+    finally:
+        if before is not None:
+            native.set_threads(before)
+    assert result.status == 0, result.err
+    assert result.out.count("\nllama.cpp") == ROWS[mode]
+    assert "; threads: 1): random small, " in result.out
+    assert "ours/its: our tokens a second over the peer's" in " ".join(result.out.split())
+    assert "llama.cpp" in plot.read_text(encoding="utf-8")
+    found = json.loads(saved.read_text(encoding="utf-8"))
+    assert found["peer"]["model"]["shape"] == "small"
+    ours, its = found["results"][::2], found["results"][1::2]
+    assert {row["engine"] for row in ours} == {"sambay"}
+    assert {row["engine"] for row in its} == {"llama.cpp"}
+    assert all(row["ratio"] > 0 and len(row["other_settings"]) == 1 for row in its if "depths" not in row)
+    assert all(row["ratio"] > 0 for row in its)
+    assert len(list((tmp_path / "sambay" / "peer").iterdir())) == 1
 
 
 def test_help_names_the_modes_and_gives_examples(sambay):

@@ -16,7 +16,7 @@ from sambay.errors import ConfigError, ContextError
 from sambay.model import SambaY
 from sambay.state import PAGE_SIZE, StatePool, state_bytes
 
-__all__ = ["Filled", "check_context", "fill_state"]
+__all__ = ["Filled", "check_context", "check_memory", "fill_state", "free_memory"]
 
 
 class Filled:
@@ -66,7 +66,7 @@ def fill_state(model: SambaY, sequences: int, tokens: int, seed: int = 0) -> Fil
     Raises:
         ConfigError: the memory that is free does not hold them.
     """
-    _check_memory(model, sequences, tokens)
+    check_memory(model, sequences, tokens)
     pages = -(-tokens // PAGE_SIZE)
     pool = model.new_state(sequences, tokens=sequences * pages * PAGE_SIZE)
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -98,10 +98,20 @@ def check_context(context: int, tokens: int, what: str) -> None:
         )
 
 
-def _check_memory(model: SambaY, sequences: int, tokens: int) -> None:
+def check_memory(model: SambaY, sequences: int, tokens: int) -> None:
+    """Refuse states that the memory has no room for.
+
+    Args:
+        model: decides shapes and dtypes.
+        sequences: of so many tokens each.
+        tokens: of a sequence.
+
+    Raises:
+        ConfigError: the memory that is free does not hold them.
+    """
     sizes = state_bytes(model.config, model.dtype, model.cache_dtype)
     entry = sizes.pop("shared KV per token")
-    needed, free = sequences * (sum(sizes.values()) + tokens * entry), _free_memory()
+    needed, free = sequences * (sum(sizes.values()) + tokens * entry), free_memory()
     if free is not None and needed > free:
         raise ConfigError(
             f"the states of {sequences} sequences of {tokens} tokens take {needed / 1e9:.1f} GB, and "
@@ -109,8 +119,8 @@ def _check_memory(model: SambaY, sequences: int, tokens: int) -> None:
         )
 
 
-def _free_memory() -> int | None:
-    """Bytes, where the system tells."""
+def free_memory() -> int | None:
+    """Bytes that can be had without swapping, where the system tells."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

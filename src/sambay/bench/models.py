@@ -49,6 +49,7 @@ class BenchModel:
             "parameters": model.config.num_parameters(),
             "bytes": sum(tensor.nbytes for tensor in model.state_dict().values()),
             "dtype": str(model.dtype).removeprefix("torch."),
+            "kv_cache_dtype": str(model.cache_dtype).removeprefix("torch."),
             "quantised": is_quantised(model),
             "random": self.random,
             "layers": model.config.num_hidden_layers,

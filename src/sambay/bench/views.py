@@ -9,7 +9,7 @@ from typing import Any
 
 from sambay.errors import ConfigError, MissingExtraError
 
-__all__ = ["PLOT_FORMATS", "VIEWS", "Column", "View", "check_plot", "draw"]
+__all__ = ["PEER_NOTE", "PLOT_FORMATS", "VIEWS", "Column", "View", "check_plot", "draw"]
 
 Row = dict[str, Any]
 
@@ -24,11 +24,19 @@ class Column:
         title: with the unit.
         show: a row of a record -> what stands in the cell.
         left: text, not a number.
+        key: what the row is about, which is there even where nothing could be measured.
+        peer: only where a peer was measured.
     """
 
     title: str
     show: Callable[[Row], str]
     left: bool = False
+    key: bool = False
+    peer: bool = False
+
+    def cell(self, row: Row) -> str:
+        """What stands in a row, which may have an obstacle instead of figures."""
+        return self.show(row) if self.key or "obstacle" not in row else ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,10 @@ class View:
     y_title: str
     bars: bool = False
 
+    def shown(self, record: dict[str, Any]) -> list[Column]:
+        """The columns of a record."""
+        return [column for column in self.columns if not column.peer or "peer" in record]
+
 
 _UNITS = {"B/s": (1e9, "GB/s"), "op/s": (1e9, "Gop/s"), "s": (1e-6, "us")}
 
@@ -66,6 +78,30 @@ def _scaled(row: Row, name: str) -> str:
 def _milliseconds(name: str) -> Callable[[Row], str]:
     return lambda row: f"{1e3 * row['seconds'][name]:,.2f}"
 
+
+def _engine(row: Row) -> str:
+    return f"{row['engine']}, flash" if row.get("flash") else str(row["engine"])
+
+
+def _series(name: Callable[[Row], str]) -> Callable[[Row], str]:
+    """The line of a plot: ours by its name alone, the peer's with the peer's."""
+    return lambda row: name(row) if row["engine"] == "sambay" else ", ".join(filter(None, (row["engine"], name(row))))
+
+
+def _times(name: str) -> Callable[[Row], str]:
+    return lambda row: "" if row.get(name) is None else f"{row[name]:,.2f}x"
+
+
+def _ratio(row: Row) -> str:
+    return ("" if row.get("in_turns", True) else "~") + _times("ratio")(row)
+
+
+def _fit(row: Row) -> str:
+    return "" if row["budget"] is None else f" in {row['budget'] / 1e9:g} GB"
+
+
+_ENGINE = Column("", _engine, left=True, key=True, peer=True)
+_RATIO = Column("ours/its", _ratio, peer=True)
 
 _SECONDS = (
     Column("ms, median", _milliseconds("median")),
@@ -81,6 +117,11 @@ _MOVED = (
 )
 
 _SHORTCUT = "Depths are reached by filling states and caches with random numbers, which costs a step the same."
+
+PEER_NOTE = (
+    "ours/its: our tokens a second over the peer's, the median of the rounds, in which both take turns; the peer at "
+    "the better of the settings that were measured. ~: not in turns, since the memory does not hold both."
+)
 
 VIEWS: dict[str, View] = {
     "machine": View(
@@ -102,52 +143,78 @@ VIEWS: dict[str, View] = {
     ),
     "decode": View(
         columns=(
-            Column("batch", lambda row: f"{row['batch']:,}"),
-            Column("depth", lambda row: f"{row['depth']:,}"),
+            _ENGINE,
+            Column("batch", lambda row: f"{row['batch']:,}", key=True),
+            Column("depth", lambda row: f"{row['depth']:,}", key=True),
             *_SECONDS,
             *_MOVED,
+            _RATIO,
         ),
         note=f"Times are of one step: a token for each sequence. {_SHORTCUT} Bytes are the least that a step can move; "
         "the bandwidth (GB/s) was measured before each round.",
         x=lambda row: row["depth"],
         y=lambda row: row["tokens_per_second"],
-        series=lambda row: f"batch {row['batch']}",
+        series=_series(lambda row: f"batch {row['batch']}"),
         x_title="tokens before",
         y_title="tokens/s",
     ),
     "prefill": View(
         columns=(
-            Column("length", lambda row: f"{row['length']:,}"),
-            Column("chunk", lambda row: f"{row['chunk']:,}"),
+            _ENGINE,
+            Column("length", lambda row: f"{row['length']:,}", key=True),
+            Column("chunk", lambda row: f"{row['chunk']:,}", key=True),
             *_SECONDS,
             Column("Gop", lambda row: f"{row['operations'] / 1e9:,.1f}"),
             Column("Gop/s", lambda row: f"{row['operations_per_second'] / 1e9:,.1f}"),
             Column("matrices", lambda row: f"{row['matrix']['median'] / 1e9:,.1f}"),
             Column("share", lambda row: f"{row['share']:.1%}"),
+            _RATIO,
         ),
         note="Operations (two for a multiply-add) are those that the logits of the last token need. Matrices: Gop/s of "
         "one product of as many rows as a chunk has with a matrix of 2560 x 2560, measured before each round.",
         x=lambda row: row["length"],
         y=lambda row: row["tokens_per_second"],
-        series=lambda row: "whole" if row["chunk"] == row["length"] else f"chunks of {row['chunk']}",
+        series=_series(lambda row: "whole" if row["chunk"] == row["length"] else f"chunks of {row['chunk']}"),
         x_title="tokens of the prompt",
         y_title="tokens/s",
     ),
     "latency": View(
         columns=(
-            Column("generated", lambda row: f"{row['generated']:,}"),
+            _ENGINE,
+            Column("generated", lambda row: f"{row['generated']:,}", key=True),
             Column("seconds", lambda row: f"{row['seconds_since_start']:,.1f}"),
-            Column("depth", lambda row: f"{row['depth']:,}"),
+            Column("depth", lambda row: f"{row['depth']:,}", key=True),
             *_SECONDS,
             *_MOVED,
+            _RATIO,
+            Column("so far", _times("ratio_since_start"), peer=True),
         ),
         note="Seconds are not of one long run: steps were timed at these depths, and the cost of a token taken to be "
         f"linear between them; the prompt's own time is not in them. {_SHORTCUT}",
         x=lambda row: row["generated"],
         y=lambda row: row["seconds_since_start"],
-        series=lambda row: "",
+        series=_series(lambda row: ""),
         x_title="tokens generated",
         y_title="seconds",
+    ),
+    "throughput": View(
+        columns=(
+            _ENGINE,
+            Column("sequences", lambda row: f"{row['batch']:,}{_fit(row)}", key=True),
+            *_SECONDS,
+            Column("x one", _times("ratio_to_one")),
+            Column("GB", lambda row: f"{row['memory'] / 1e9:,.2f}"),
+            *_MOVED,
+            _RATIO,
+        ),
+        note="Figures are of a mean step (a token for each sequence) from the first token that is generated to the "
+        "last: steps were timed at some depths, and the cost of a token taken to be linear between them; the prompt's "
+        f"own time is not in them. {_SHORTCUT} GB: weights and states at the end.",
+        x=lambda row: row["batch"],
+        y=lambda row: row["tokens_per_second"],
+        series=_series(lambda row: ""),
+        x_title="sequences",
+        y_title="tokens/s together",
     ),
 }
 """By the name of the mode."""
@@ -181,7 +248,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
     view = VIEWS[record["mode"]]
     lines: dict[str, list[Row]] = {}
     for row in record["results"]:
-        lines.setdefault(view.series(row), []).append(row)
+        if "obstacle" not in row:
+            lines.setdefault(view.series(row), []).append(row)
     figure = Figure(figsize=(8, 2 * len(lines)) if view.bars else (8, 5), layout="constrained")
     if view.bars:
         for axes, (name, rows) in zip(figure.subplots(len(lines), squeeze=False)[:, 0], lines.items(), strict=True):
@@ -189,8 +257,9 @@ def draw(record: dict[str, Any], path: Path) -> None:
             axes.set_title(name)
     else:
         axes = figure.subplots()
-        for name, rows in lines.items():
-            axes.plot([view.x(row) for row in rows], [view.y(row) for row in rows], marker="o", label=name)
+        for name, found in lines.items():
+            rows = sorted(found, key=view.x)
+            axes.plot([view.x(row) for row in rows], [view.y(row) for row in rows], marker="o", label=name or "sambay")
         axes.set(xlabel=view.x_title, ylabel=view.y_title)
         axes.set_ylim(bottom=0)
         if len(lines) > 1:

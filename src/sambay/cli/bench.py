@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from sambay.progress import task_progress
 
 if TYPE_CHECKING:
     from sambay.bench.models import BenchModel
+    from sambay.bench.peer import Peer
 
 __all__ = ["COMMANDS", "EXAMPLES", "Recorded", "show_help"]
 
@@ -29,10 +31,13 @@ sambay bench machine
 sambay bench decode --batch 1,16
 
 sambay bench decode random:phi4-mini-flash --batch 1 --plot decode.png --save results.jsonl
+
+sambay bench decode random:phi4-mini-flash --batch 1 --peer llama.cpp
 """
 
 _OUTPUT = "Output"
-_WIDEST = 104
+_PEER = "Peer"
+_WIDEST = 150
 """Columns of a table, of which none is cut: a narrower terminal breaks the lines."""
 
 Model = Annotated[
@@ -45,6 +50,33 @@ Model = Annotated[
 ]
 Rounds = Annotated[int, typer.Option(min=1, help="How often everything is measured, in turns.")]
 Steps = Annotated[int, typer.Option("--tokens", min=1, help="Steps of a round.")]
+Prompt = Annotated[int, typer.Option(min=1, help="Tokens before the first one that is generated.")]
+Generate = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens that are generated; by default 32768, or what the context has room for.",
+        show_default=False,
+    ),
+]
+Points = Annotated[int, typer.Option(min=2, help="Depths that are measured.")]
+PeerName = Annotated[
+    str | None,
+    typer.Option(
+        "--peer",
+        help='Measure llama.cpp beside the model, in turns: "llama.cpp", which runs random weights of Phi-4-mini\'s '
+        "shape in Q4_0, made once.",
+        rich_help_panel=_PEER,
+        show_default=False,
+    ),
+]
+PeerFlash = Annotated[
+    str,
+    typer.Option(
+        help="Flash attention of the peer: on, off, or better: both are measured, and the better one counts.",
+        rich_help_panel=_PEER,
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one line of JSON instead of a table.", rich_help_panel=_OUTPUT)
 ]
@@ -109,7 +141,10 @@ def decode(
     tokens: Steps = 8,
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
     threads: options.Threads = None,
+    peer: PeerName = None,
+    peer_flash: PeerFlash = "better",
     as_json: AsJson = False,
     plot: Plot = None,
     save: Save = None,
@@ -119,17 +154,20 @@ def decode(
     A depth is reached by filling states and caches with random numbers, which costs a step what a real text would.
     """
     depths, batches = _numbers("--depth", _DEPTHS if depth is None else depth, 0), _numbers("--batch", batch, 1)
-    run = _Run(context, "decode", as_json, plot, save, threads)
-    found = run.open(model, dtype)
+    run = _Run(context, "decode", as_json, plot, save, threads, peer, peer_flash)
+    found = run.open(model, dtype, kv_cache_dtype)
     if depth is None:
         most = found.model.config.max_position_embeddings - tokens
         depths = [one for one in depths if one <= most] or [0]
+    other = run.open_peer()
     with task_progress("Measuring") as bar:
         from sambay.bench.decode import measure_decode
 
-        measured = measure_decode(found.model, depths, batches, tokens=tokens, rounds=rounds, progress=bar.update)
+        measured = measure_decode(
+            found.model, depths, batches, tokens=tokens, rounds=rounds, peer=other, progress=bar.update
+        )
     shapes = {"depth": depths, "batch": batches, "tokens": tokens, "rounds": rounds}
-    run.finish(shapes, [one.to_dict() for one in measured])
+    run.finish(shapes, [row for one in measured for row in one.rows()])
 
 
 def prefill(
@@ -139,39 +177,38 @@ def prefill(
     chunk: Annotated[str, typer.Option(help="Tokens that are computed at once; 0 takes the prompt whole.")] = "512",
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
     threads: options.Threads = None,
+    peer: PeerName = None,
+    peer_flash: PeerFlash = "better",
     as_json: AsJson = False,
     plot: Plot = None,
     save: Save = None,
 ) -> None:
     """Time prompts, and compare the operations that they need with what products of matrices reach."""
     lengths, chunks = _numbers("--length", length, 1), _numbers("--chunk", chunk, 0)
-    run = _Run(context, "prefill", as_json, plot, save, threads)
-    found = run.open(model, dtype)
+    run = _Run(context, "prefill", as_json, plot, save, threads, peer, peer_flash)
+    found, other = run.open(model, dtype, kv_cache_dtype), run.open_peer()
     with task_progress("Measuring") as bar:
         from sambay.bench.prefill import measure_prefill
 
-        results = measure_prefill(found.model, lengths, chunks, rounds=rounds, progress=bar.update)
+        results = measure_prefill(found.model, lengths, chunks, rounds=rounds, peer=other, progress=bar.update)
     run.finish({"length": lengths, "chunk": chunks, "rounds": rounds}, results)
 
 
 def latency(
     context: typer.Context,
     model: Model = None,
-    prompt: Annotated[int, typer.Option(min=1, help="Tokens before the first one that is generated.")] = 2048,
-    generate: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Tokens at the end of the curve; by default 32768, or what the context has room for.",
-            show_default=False,
-        ),
-    ] = None,
-    points: Annotated[int, typer.Option(min=2, help="Depths that are measured.")] = 8,
+    prompt: Prompt = 2048,
+    generate: Generate = None,
+    points: Points = 8,
     tokens: Steps = 8,
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
     threads: options.Threads = None,
+    peer: PeerName = None,
+    peer_flash: PeerFlash = "better",
     as_json: AsJson = False,
     plot: Plot = None,
     save: Save = None,
@@ -180,17 +217,64 @@ def latency(
 
     It is not one long run: steps are timed at some depths, and the cost between them is interpolated.
     """
-    run = _Run(context, "latency", as_json, plot, save, threads)
-    found = run.open(model, dtype)
-    if generate is None:
-        generate = max(1, min(_GENERATED, found.model.config.max_position_embeddings - prompt))
+    run = _Run(context, "latency", as_json, plot, save, threads, peer, peer_flash)
+    found = run.open(model, dtype, kv_cache_dtype)
+    other = run.open_peer()
+    length = _length(found, prompt, generate)
     with task_progress("Measuring") as bar:
-        from sambay.bench.decode import measure_latency
+        from sambay.bench.generation import measure_latency
 
         results = measure_latency(
-            found.model, prompt, generate, points=points, tokens=tokens, rounds=rounds, progress=bar.update
+            found.model, prompt, length, points=points, tokens=tokens, rounds=rounds, peer=other, progress=bar.update
         )
-    run.finish({"prompt": prompt, "generate": generate, "points": points, "tokens": tokens, "rounds": rounds}, results)
+    run.finish({"prompt": prompt, "generate": length, "points": points, "tokens": tokens, "rounds": rounds}, results)
+
+
+def throughput(
+    context: typer.Context,
+    model: Model = None,
+    batch: Annotated[str, typer.Option(help="Sequences that are generated together; several, with commas.")] = (
+        "1,2,4,8,16"
+    ),
+    prompt: Prompt = 2048,
+    generate: Generate = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure as many sequences, too, as so much memory holds to their end, such as 20GB.",
+            show_default=False,
+        ),
+    ] = None,
+    points: Points = 5,
+    tokens: Steps = 4,
+    rounds: Rounds = 5,
+    dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
+    threads: options.Threads = None,
+    peer: PeerName = None,
+    peer_flash: PeerFlash = "better",
+    as_json: AsJson = False,
+    plot: Plot = None,
+    save: Save = None,
+) -> None:
+    """Show how many tokens a second several sequences make that are generated together, in the mean of a generation.
+
+    It is not one long run: steps are timed at some depths, and the cost between them is interpolated.
+    """
+    batches = _numbers("--batch", batch, 1)
+    budget = None if memory is None else _bytes("--memory", memory)
+    run = _Run(context, "throughput", as_json, plot, save, threads, peer, peer_flash)
+    found, other = run.open(model, dtype, kv_cache_dtype), run.open_peer()
+    length = _length(found, prompt, generate)
+    with task_progress("Measuring") as bar:
+        from sambay.bench.generation import measure_throughput
+
+        results = measure_throughput(
+            found.model, batches, prompt, length,
+            points=points, tokens=tokens, rounds=rounds, memory=budget, peer=other, progress=bar.update,
+        )  # fmt: skip
+    shapes = {"batch": batches, "prompt": prompt, "generate": length, "memory": budget}
+    run.finish(shapes | {"points": points, "tokens": tokens, "rounds": rounds}, results)
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
@@ -198,6 +282,11 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "decode": (decode, "Examples:\n\nsambay bench decode random:phi4-mini-flash:4 --batch 1 --depth 0,8192\n"),
     "prefill": (prefill, "Examples:\n\nsambay bench prefill random:phi4-mini-flash:4 --length 2048 --chunk 256,512\n"),
     "latency": (latency, "Examples:\n\nsambay bench latency random:phi4-mini-flash:4 --plot latency.png\n"),
+    "throughput": (
+        throughput,
+        "Examples:\n\nsambay bench throughput --batch 1,16 --prompt 512 --generate 64\n\n"
+        "sambay bench throughput random:phi4-mini-flash:4 --batch 1 --memory 20GB --peer llama.cpp\n",
+    ),
 }
 """The modes, with their examples."""
 
@@ -216,6 +305,21 @@ def _numbers(option: str, text: str, least: int) -> list[int]:
     return found
 
 
+def _bytes(option: str, text: str) -> int:
+    """An amount of memory, such as "20GB" or "512 MiB"."""
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([kMGT])(i?)B", text.strip(), re.ASCII)
+    if found is None:
+        raise ConfigError(f"{option} {text!r} is no amount of memory: give one such as 20GB or 512MiB")
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** ("kMGT".index(prefix) + 1))
+
+
+def _length(found: BenchModel, prompt: int, generate: int | None) -> int:
+    """Tokens that are generated, by default what the context has room for."""
+    room = found.model.config.max_position_embeddings - prompt
+    return max(1, min(_GENERATED, room)) if generate is None else generate
+
+
 class _Run:
     """One run of a mode: what was asked for is checked first, its record printed, drawn and saved last."""
 
@@ -227,6 +331,8 @@ class _Run:
         plot: Path | None,
         save: Path | None,
         threads: int | None,
+        peer: str | None = None,
+        peer_flash: str = "better",
     ) -> None:
         with task_progress("Starting"):
             from sambay.bench import record, views
@@ -236,21 +342,41 @@ class _Run:
             views.check_plot(options.writable(plot))
         if save is not None:
             options.writable(save)
+        self._peer, self._flash = peer, peer_flash
+        if peer is not None:
+            from sambay.bench.peer import check_peer
+
+            check_peer(peer, peer_flash)
         options.apply_threads(threads)
         typed = context.meta.get(_TYPED, [mode])
         self._record = record.new_record(mode, shlex.join(["sambay", "bench", *typed]))
 
-    def open(self, model: str | None, dtype: str) -> BenchModel:
+    def open(self, model: str | None, dtype: str, kv_cache_dtype: str) -> BenchModel:
         """Load the model."""
         from sambay.bench import models
         from sambay.bench.probes import served_by
+        from sambay.kv import cache_dtype_of
 
+        kept = cache_dtype_of(kv_cache_dtype)
         with task_progress("Preparing") as bar:
             directory = models.locate(model, bar.update)
         with task_progress("Loading") as bar:
             found = models.open_model(model, directory, dtype, bar.update)
+        found.model.cache_dtype = kept
         served = served_by(found.model.dtype)
         self._record |= {"model": found.to_dict(), "backend": str(served)}
+        return found
+
+    def open_peer(self) -> Peer | None:
+        """Load the model of the peer that was asked for; it has as many threads as we have."""
+        if self._peer is None:
+            return None
+        from sambay.bench.peer import open_peer
+
+        threads = self._record["threads"]
+        with task_progress(f"Preparing {self._peer}") as bar:
+            found = open_peer(self._peer, self._flash, threads["kernels"] or threads["torch"], bar.update)
+        self._record["peer"] = found.model.describe()
         return found
 
     def finish(self, shapes: dict[str, Any], results: list[dict[str, Any]]) -> None:
@@ -271,27 +397,43 @@ class _Run:
 def _show(record: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from sambay.bench.views import VIEWS
+    from sambay.bench.views import PEER_NOTE, VIEWS
 
     view, console = VIEWS[record["mode"]], plain_console()
     model = record.get("model")
     if model is not None:
         console.print(neutralise(model["name"]), style="bold")
-        console.print(f"{model['parameters']:,} parameters, {model['bytes'] / 1e6:,.1f} MB; on {record['backend']}")
+        console.print(
+            f"{model['parameters']:,} parameters, {model['bytes'] / 1e6:,.1f} MB, keys and values in "
+            f"{model['kv_cache_dtype']}; on {record['backend']}"
+        )
         if model["random"]:
             console.print("random weights: they measure speed, never quality")
     threads = record["threads"]
     kernels = "" if threads["kernels"] is None else f"{threads['kernels']} of the kernels, "
     console.print(f"{record['machine']['cpu']}; threads: {kernels}{threads['torch']} of torch")
+    peer = record.get("peer")
+    if peer is not None:
+        its = peer["model"]
+        console.print(
+            f"beside {peer['name']} (llama-cpp-python {peer['llama-cpp-python']}; threads: {peer['threads']}): random "
+            f"{its['shape']}, {its['parameters']:,} parameters, {its['bytes'] / 1e6:,.1f} MB, {its['types']}"
+        )
+    columns = view.shown(record)
     table = Table(box=None, pad_edge=False)
-    for column in view.columns:
+    for column in columns:
         table.add_column(column.title, justify="left" if column.left else "right", no_wrap=True)
     for row in record["results"]:
-        table.add_row(*(column.show(row) for column in view.columns))
+        table.add_row(*(column.cell(row) for column in columns))
     width, console.width = console.width, max(console.width, _WIDEST)
     console.print(table)
     console.width = width
+    for row in record["results"]:
+        if "obstacle" in row:
+            console.print(f"{' '.join(column.cell(row) for column in columns if column.key)}: {row['obstacle']}")
     console.print(view.note, style="dim")
+    if peer is not None:
+        console.print(PEER_NOTE, style="dim")
     if record["machine"]["isa"] is None and model is None:
         console.print("There are no compiled kernels here: these are figures of torch. `sambay info` says why.")
     if record["peak_rss"] is not None:
