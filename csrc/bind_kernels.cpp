@@ -72,7 +72,8 @@ struct PyCache {
 
 // Multiply-adds below which a call stays on the calling thread: it is done before another thread would have come, and
 // on a machine whose cores are busy (torch's threads spin, too) waiting for one costs much more.
-constexpr int64_t kSmall = 1 << 16, kAlone = 0;
+constexpr int64_t kSmall = 1 << 16;
+constexpr int64_t kAlone = 0;  // for kernels of one thread
 
 // `most` threads were thought of when scratch was measured; another Python thread may have raised their number since.
 template <class Arguments>

@@ -186,7 +186,8 @@ struct NormArguments {
     float* out;
 };
 
-// The next token, given a draw from [0, 1); -1: the largest of the logits (vocab,) is not finite.
+// The next token, given a draw from [0, 1); -1: the largest of the logits (vocab,) is not finite. This and the next
+// are for one thread alone.
 struct ChooseArguments {
     const float* logits;
     int64_t vocab;

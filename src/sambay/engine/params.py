@@ -19,7 +19,7 @@ class SamplingParams:
         n: completions of each prompt.
         temperature: 0 is greedy; otherwise logits are divided by it.
         top_p: keep the most probable tokens that together reach this probability, in (0, 1].
-        top_k: keep this many of the most probable tokens; 0 or -1 keeps all.
+        top_k: keep this many of the most probable tokens, of equal ones those with the lowest ids; 0 or -1 keeps all.
         min_p: drop tokens less probable than this share of the most probable one, in [0, 1].
         repetition_penalty: above 1 makes tokens of the prompt and the completion less likely (their logits are
             divided by it when positive, multiplied when negative).
