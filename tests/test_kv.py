@@ -16,6 +16,11 @@ TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8]
 BACKENDS = ["reference", *(["native"] if native.usable() else [])]
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("heads", "maps"), [((4, 8), 2), ((3, 4), 1), ((2, 12), 2)])
 def test_what_is_written_is_read_back(dtype, heads, maps):
@@ -40,7 +45,8 @@ def test_what_is_written_is_read_back(dtype, heads, maps):
         largest = (
             x.unflatten(1, (-1, maps)).abs().amax((2, 3), keepdim=True).expand(-1, -1, maps, heads[1]).flatten(1, 2)
         )
-        assert ((x - rounded.float()).abs() <= largest * steps).all()
+        # A scale of 16 bits has no steps below 2^-24: 127 times half of that is lost at the most.
+        assert ((x - rounded.float()).abs() <= largest * steps + (4e-6 if dtype is torch.int8 else 0)).all()
 
 
 @pytest.mark.parametrize("dtype", TYPES)

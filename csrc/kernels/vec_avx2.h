@@ -133,10 +133,11 @@ struct VAvx2 {
 
     static float quantise32(const float* x, int8_t* q, int32_t* sum) {
         const __m256 sign = _mm256_set1_ps(-0.0f);
-        __m256 v[4], top = _mm256_setzero_ps();
+        __m256 v[4], top = _mm256_setzero_ps(), none = _mm256_setzero_ps();
         for (int i = 0; i < 4; ++i) {
             v[i] = _mm256_loadu_ps(x + 8 * i);
             top = _mm256_max_ps(top, _mm256_andnot_ps(sign, v[i]));
+            none = _mm256_or_ps(none, _mm256_cmp_ps(v[i], v[i], _CMP_UNORD_Q));
         }
         __m128 m = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
         m = _mm_max_ps(m, _mm_movehl_ps(m, m));
@@ -152,7 +153,7 @@ struct VAvx2 {
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i32[0], i32[1]), _mm256_packs_epi32(i32[2], i32[3]));
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(packed, order));
-        return most / 127.0f;
+        return _mm256_movemask_ps(none) ? __builtin_nanf("") : most / 127.0f;
     }
 
     static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

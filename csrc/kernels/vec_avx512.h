@@ -96,7 +96,8 @@ struct VAvx512 {
         *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(i, j));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(i));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtepi32_epi8(j));
-        return most / 127.0f;
+        const __mmask16 none = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q);
+        return none ? __builtin_nanf("") : most / 127.0f;
     }
 
     static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

@@ -98,11 +98,15 @@ struct VPortable {
     // Thirty-two floats to signed bytes, `q = round(x / scale)`; returns the scale, and the sum of the bytes.
     static float quantise32(const float* x, int8_t* q, int32_t* sum) {
         float most = 0;
-        for (int i = 0; i < 32; ++i) most = std::fmax(most, std::fabs(x[i]));
+        for (int i = 0; i < 32; ++i) {
+            const float size = std::fabs(x[i]);
+            if (size > most || size != size) most = size;
+        }
         const float inverse = most > 0 ? 127.0f / most : 0.0f;
         int32_t total = 0;
         for (int i = 0; i < 32; ++i) {
-            q[i] = int8_t(std::nearbyint(x[i] * inverse));
+            const float steps = x[i] * inverse;
+            q[i] = steps == steps ? int8_t(std::nearbyint(steps)) : int8_t(0);
             total += q[i];
         }
         *sum = total;

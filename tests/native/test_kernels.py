@@ -272,6 +272,19 @@ def test_a_number_that_is_none_stays_so():
     assert y[:20].isfinite().all()
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("count", [1, 9, 30])
+def test_activations_that_are_no_numbers_stay_so(bits, count):
+    format = QuantFormat(bits, 32)
+    linear = QuantLinear(128, 40, format)
+    linear.packed.copy_(pack(torch.randint(-8, 8, (40, 128), dtype=torch.int8), torch.ones(40, 4).half(), format))
+    x = torch.randn(count, 128)
+    x[0, 77], x[-1, 31] = float("nan"), float("inf")
+    found = linear(x)
+    assert not found[[0, -1]].isfinite().any()
+    assert found[1:-1].isfinite().all()
+
+
 def test_step_sizes_of_any_size():
     """softplus from 1e-30 to 1e4: a step that is very small decides about very long memories."""
     steps = torch.cat([torch.linspace(-69, 69, 4000), torch.tensor([-1e4, -90.0, 0.0, 20.0, 1e4])]).view(-1, 1)
