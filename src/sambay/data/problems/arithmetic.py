@@ -331,6 +331,7 @@ def _add(dice: Dice, numbers: Numbers) -> Written:
 def _add_3(dice: Dice, numbers: Numbers) -> Written:
     a, b, c = numbers
     work = Work()
+    work.say(f"{a} + {b} + {c}:")
     result = work.add(work.add(a, b), c)
     e = f"{a} + {b} + {c}"
     return written(dice, work, ask_expression(dice, e, _ADD_3, a=a, b=b, c=c), result, _SUM, e=e)

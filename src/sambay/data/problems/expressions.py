@@ -2,8 +2,9 @@ r"""The family "order_of_operations": expressions of two to four operators, one 
 
 Example::
 
-    2 + 3 × (9 - 5)
+    2+3*(9-5)
 
+    = 2 + 3 × (9 - 5)
     Brackets:
     9 - 5 = 4
     = 2 + 3 × 4
@@ -354,6 +355,8 @@ def solve(work: Work, tree: Node) -> int:
         Its value.
     """
     label = ""
+    # First the expression in our own spelling, however it was typed: every later line copies from one like it.
+    work.say(f"= {show(tree)}")
     while not isinstance(tree, int):
         tree, label = _step(work, tree, label)
         if not isinstance(tree, int):

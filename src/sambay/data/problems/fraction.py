@@ -409,6 +409,7 @@ def _operate(sign: str) -> Callable[[Dice, Numbers], Written]:
         if sign in "+×" and dice.chance(0.5):
             a, b, c, d = c, d, a, b
         work = Work()
+        work.say(f"{a}/{b} {sign} {c}/{d}:")
         result = _result(work, sign, a, b, c, d)
         p, q = _spell(dice, a, b, c, d)
         e = f" {sign} ".join(_dressed(dice, (p, q)))
@@ -439,9 +440,10 @@ def _operate_mixed(sign: str) -> Callable[[Dice, Numbers], Written]:
         if sign in "+×" and dice.chance(0.4):
             u, a, b, v, c, d = v, c, d, u, a, b
         work = Work()
+        p, q = _spell_mixed(u, a, b), _spell_mixed(v, c, d)
+        work.say(f"{p} {sign} {q}:")
         x, y = _improper(work, u, a, b), _improper(work, v, c, d)
         result = _result(work, sign, x, b, y, d)
-        p, q = _spell_mixed(u, a, b), _spell_mixed(v, c, d)
         question = ask_expression(dice, f"{p} {sign} {q}", _SPOKEN[sign], a=p, b=q)
         return written(dice, work, question, result, _RESULT, e=f"{p} {sign} {q}")
 
@@ -487,6 +489,7 @@ def _to_mixed(dice: Dice, numbers: Numbers) -> Written:
 def _of(dice: Dice, numbers: Numbers) -> Written:
     a, b, n = numbers
     work = Work()
+    work.say(f"{a}/{b} × {n}:")
     part, rest = work.divide(n, b)
     if rest:
         top = work.mul(n, a)
@@ -511,6 +514,7 @@ def _compare(less: bool) -> Callable[[Dice, Numbers], Written]:
     def write(dice: Dice, numbers: Numbers) -> Written:
         a, b, c, d = numbers if dice.chance(0.5) else (*numbers[2:], *numbers[:2])
         work = Work()
+        work.say(f"{a}/{b} and {c}/{d}:")
         x, y = a, c
         if b != d:
             work.say("Crosswise:")
@@ -531,6 +535,9 @@ def _whole(sign: str, first: bool = True) -> Callable[[Dice, Numbers], Written]:
     def write(dice: Dice, numbers: Numbers) -> Written:
         n, a, b = numbers
         work = Work()
+        ahead = not dice.chance(0.5) if sign == "+" else first
+        e = f"{n} {sign} {a}/{b}" if ahead else f"{a}/{b} {sign} {n}"
+        work.say(f"{e}:")
         if sign in "+-":
             whole = work.mul(n, b)
             work.say(f"{n} = {whole}/{b}")
@@ -538,11 +545,9 @@ def _whole(sign: str, first: bool = True) -> Callable[[Dice, Numbers], Written]:
         else:
             work.say(f"{n} = {n}/1")
             pair = (n, 1)
-        ahead = not dice.chance(0.5) if sign == "+" else first
         result = _result(work, sign, *((*pair, a, b) if ahead else (a, b, *pair)))
         (p,) = _spell(dice, a, b)
         x, y = (n, p) if ahead else (p, n)
-        e = f"{n} {sign} {a}/{b}" if ahead else f"{a}/{b} {sign} {n}"
         question = ask_expression(dice, f"{x} {sign} {y}", _SPOKEN[sign], a=x, b=y)
         return written(dice, work, question, result, _RESULT, e=e)
 

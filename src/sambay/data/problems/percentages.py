@@ -4,7 +4,7 @@ Example::
 
     What is 15% of 80?
 
-    Multiply by 15, divide by 100:
+    15% of 80: multiply by 15, divide by 100:
     80 × 15: 15 = 10 + 5
     80 × 10 = 800
     80 × 5:
@@ -261,7 +261,7 @@ _PERCENT = ("The percentage is {box}.",)
 
 def _percentage(work: Work, number: int, percent: int) -> int:
     """Write p% of a number, always the same way."""
-    work.say(f"Multiply by {percent}, divide by 100:")
+    work.say(f"{percent}% of {number}: multiply by {percent}, divide by 100:")
     return work.divide(work.mul(number, percent), 100)[0]
 
 
