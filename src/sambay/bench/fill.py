@@ -7,16 +7,15 @@ holds that), and what it costs does not depend on the values. What it computes m
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from sambay.errors import ConfigError, ContextError
 from sambay.model import SambaY
+from sambay.quant.resident import free_memory
 from sambay.state import PAGE_SIZE, StatePool, state_bytes
 
-__all__ = ["Filled", "check_context", "check_memory", "fill_state", "free_memory"]
+__all__ = ["Filled", "check_context", "check_memory", "fill_state"]
 
 
 class Filled:
@@ -117,12 +116,3 @@ def check_memory(model: SambaY, sequences: int, tokens: int) -> None:
             f"the states of {sequences} sequences of {tokens} tokens take {needed / 1e9:.1f} GB, and "
             f"{free / 1e9:.1f} GB of memory are free: choose fewer sequences or tokens"
         )
-
-
-def free_memory() -> int | None:
-    """Bytes that can be had without swapping, where the system tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        return None

@@ -18,6 +18,7 @@ from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
 from sambay.quant.convert import random_quantised
 from sambay.quant.formats import BITS, QuantFormat
+from sambay.quant.resident import make_resident
 from sambay.quant.stored import is_quantised
 
 __all__ = ["BenchModel", "cache_directory", "locate", "open_model"]
@@ -35,11 +36,13 @@ class BenchModel:
         name: as typed, or that of the bundled one.
         model: on the CPU.
         random: whether the weights are random: they measure speed, never quality.
+        resident: whether packed weights were copied into large pages.
     """
 
     name: str
     model: SambaY
     random: bool
+    resident: bool
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of it."""
@@ -52,6 +55,7 @@ class BenchModel:
             "kv_cache_dtype": str(model.cache_dtype).removeprefix("torch."),
             "quantised": is_quantised(model),
             "random": self.random,
+            "large_pages": self.resident,
             "layers": model.config.num_hidden_layers,
             "hidden_size": model.config.hidden_size,
             "context": model.config.max_position_embeddings,
@@ -102,7 +106,11 @@ def _random(name: str, bits: int, progress: Callable[[int, int], None] | None) -
 
 
 def open_model(
-    model: str | None, directory: Path, dtype: str, progress: Callable[[int, int], None] | None = None
+    model: str | None,
+    directory: Path,
+    dtype: str,
+    mmap: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> BenchModel:
     """Load a model.
 
@@ -110,6 +118,7 @@ def open_model(
         model: as typed, None for the bundled one.
         directory: that `locate` found.
         dtype: of the weights; "auto" for that of the checkpoint.
+        mmap: as `LLM` has it.
         progress: called with (bytes read, bytes in all).
 
     Raises:
@@ -117,4 +126,5 @@ def open_model(
     """
     found = SambaY.from_pretrained(directory, dtype=dtype, progress=progress)
     random = getattr(found, "quantisation_method", None) == "random"
-    return BenchModel(model or "the bundled model", found, random)
+    resident = make_resident(found, None if mmap is None else not mmap, progress)
+    return BenchModel(model or "the bundled model", found, random, resident)

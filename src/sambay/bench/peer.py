@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sambay.bench.fill import free_memory
 from sambay.bench.peer_llama import LlamaCaches, LlamaModel, cache_bytes, load_library
 from sambay.bench.peer_model import PHI4_MINI, PeerShape, locate_peer
 from sambay.bench.record import Spread
 from sambay.errors import ConfigError
+from sambay.quant.resident import free_memory
 
 __all__ = ["FLASH", "PEERS", "Peer", "PeerTraffic", "Turns", "check_peer", "open_peer", "peer_traffic", "take_turns"]
 

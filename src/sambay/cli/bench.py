@@ -142,6 +142,7 @@ def decode(
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
     threads: options.Threads = None,
     peer: PeerName = None,
     peer_flash: PeerFlash = "better",
@@ -155,7 +156,7 @@ def decode(
     """
     depths, batches = _numbers("--depth", _DEPTHS if depth is None else depth, 0), _numbers("--batch", batch, 1)
     run = _Run(context, "decode", as_json, plot, save, threads, peer, peer_flash)
-    found = run.open(model, dtype, kv_cache_dtype)
+    found = run.open(model, dtype, kv_cache_dtype, mmap)
     if depth is None:
         most = found.model.config.max_position_embeddings - tokens
         depths = [one for one in depths if one <= most] or [0]
@@ -178,6 +179,7 @@ def prefill(
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
     threads: options.Threads = None,
     peer: PeerName = None,
     peer_flash: PeerFlash = "better",
@@ -188,7 +190,7 @@ def prefill(
     """Time prompts, and compare the operations that they need with what products of matrices reach."""
     lengths, chunks = _numbers("--length", length, 1), _numbers("--chunk", chunk, 0)
     run = _Run(context, "prefill", as_json, plot, save, threads, peer, peer_flash)
-    found, other = run.open(model, dtype, kv_cache_dtype), run.open_peer()
+    found, other = run.open(model, dtype, kv_cache_dtype, mmap), run.open_peer()
     with task_progress("Measuring") as bar:
         from sambay.bench.prefill import measure_prefill
 
@@ -206,6 +208,7 @@ def latency(
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
     threads: options.Threads = None,
     peer: PeerName = None,
     peer_flash: PeerFlash = "better",
@@ -218,7 +221,7 @@ def latency(
     It is not one long run: steps are timed at some depths, and the cost between them is interpolated.
     """
     run = _Run(context, "latency", as_json, plot, save, threads, peer, peer_flash)
-    found = run.open(model, dtype, kv_cache_dtype)
+    found = run.open(model, dtype, kv_cache_dtype, mmap)
     other = run.open_peer()
     length = _length(found, prompt, generate)
     with task_progress("Measuring") as bar:
@@ -250,6 +253,7 @@ def throughput(
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
     threads: options.Threads = None,
     peer: PeerName = None,
     peer_flash: PeerFlash = "better",
@@ -264,7 +268,7 @@ def throughput(
     batches = _numbers("--batch", batch, 1)
     budget = None if memory is None else _bytes("--memory", memory)
     run = _Run(context, "throughput", as_json, plot, save, threads, peer, peer_flash)
-    found, other = run.open(model, dtype, kv_cache_dtype), run.open_peer()
+    found, other = run.open(model, dtype, kv_cache_dtype, mmap), run.open_peer()
     length = _length(found, prompt, generate)
     with task_progress("Measuring") as bar:
         from sambay.bench.generation import measure_throughput
@@ -351,7 +355,7 @@ class _Run:
         typed = context.meta.get(_TYPED, [mode])
         self._record = record.new_record(mode, shlex.join(["sambay", "bench", *typed]))
 
-    def open(self, model: str | None, dtype: str, kv_cache_dtype: str) -> BenchModel:
+    def open(self, model: str | None, dtype: str, kv_cache_dtype: str, mmap: bool | None) -> BenchModel:
         """Load the model."""
         from sambay.bench import models
         from sambay.bench.probes import served_by
@@ -361,7 +365,7 @@ class _Run:
         with task_progress("Preparing") as bar:
             directory = models.locate(model, bar.update)
         with task_progress("Loading") as bar:
-            found = models.open_model(model, directory, dtype, bar.update)
+            found = models.open_model(model, directory, dtype, mmap, bar.update)
         found.model.cache_dtype = kept
         served = served_by(found.model.dtype)
         self._record |= {"model": found.to_dict(), "backend": str(served)}

@@ -50,6 +50,7 @@ def chat(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
     max_model_len: options.MaxModelLen = None,
     threads: options.Threads = None,
 ) -> None:
@@ -71,6 +72,7 @@ def chat(
         device=device,
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
+        mmap=mmap,
         threads=threads,
         max_model_len=max_model_len,
         max_num_seqs=1,

@@ -50,6 +50,7 @@ def evaluate(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
     threads: options.Threads = None,
 ) -> None:
     r"""Let a model solve school problems that are in no training data, and count the right answers.
@@ -64,7 +65,13 @@ def evaluate(
 
     check_families(wanted)
     llm = options.open_model(
-        model, device=device, dtype=dtype, kv_cache_dtype=kv_cache_dtype, threads=threads, max_num_seqs=batch
+        model,
+        device=device,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        mmap=mmap,
+        threads=threads,
+        max_num_seqs=batch,
     )
     done = 0
     with task_progress("Solving") as bar:

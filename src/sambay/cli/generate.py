@@ -77,6 +77,7 @@ def generate(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
     max_model_len: options.MaxModelLen = None,
     threads: options.Threads = None,
 ) -> None:
@@ -111,6 +112,7 @@ def generate(
         device=device,
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
+        mmap=mmap,
         threads=threads,
         max_model_len=max_model_len,
         max_num_seqs=min(n, 16),

@@ -25,6 +25,7 @@ __all__ = [
     "MaxModelLen",
     "MaxTokens",
     "MinP",
+    "Mmap",
     "Model",
     "RepetitionPenalty",
     "Seed",
@@ -109,6 +110,16 @@ KvCacheDtype = Annotated[
         rich_help_panel=_MACHINE,
     ),
 ]
+Mmap = Annotated[
+    bool | None,
+    typer.Option(
+        "--mmap/--no-mmap",
+        help="Leave the weights of a quantised model in the mapped file, or copy them into large pages, which are read "
+        "faster; by default large models are copied where memory has room twice over.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(
@@ -144,6 +155,7 @@ def open_model(
     dtype: str,
     threads: int | None,
     kv_cache_dtype: str = "auto",
+    mmap: bool | None = None,
     max_model_len: int | None = None,
     max_num_seqs: int = 16,
 ) -> LLM:
@@ -155,6 +167,7 @@ def open_model(
         dtype: as typed.
         threads: CPU threads, None for torch's choice.
         kv_cache_dtype: as typed.
+        mmap: as typed, None for the default.
         max_model_len: tokens of a sequence at most, None for the model's context.
         max_num_seqs: sequences that run at once.
 
@@ -170,6 +183,7 @@ def open_model(
         device=device,
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
+        mmap=mmap,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         # Requests without a seed draw theirs from this one: a person who asks twice wants another answer.

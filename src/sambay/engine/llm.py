@@ -20,6 +20,7 @@ from sambay.errors import CheckpointError, ConfigError, PromptError, SamplingErr
 from sambay.kv import cache_dtype_of
 from sambay.model import SambaY
 from sambay.progress import task_progress
+from sambay.quant.resident import make_resident
 from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["LLM", "EventStream", "Prompt", "resolve_device"]
@@ -115,6 +116,8 @@ class LLM:
         kv_cache_dtype: what keys and values are kept in: "float32", "bfloat16", "float16", "int8" (half of the
             memory of bfloat16, for long contexts), or "auto": that of the weights, bfloat16 for a quantised model.
         device: a torch device, or "auto" for a GPU where there is one.
+        mmap: leave the packed weights of a quantised model in the mapped file (True), or copy them into large pages
+            (False), which takes a second and reads faster; None copies large ones where memory has room twice over.
         seed: of requests that bring no seed of their own.
         max_model_len: tokens of a sequence at most; None takes the model's context.
         max_num_seqs: sequences that run at once.
@@ -135,6 +138,7 @@ class LLM:
         dtype: str | torch.dtype = "auto",
         kv_cache_dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
+        mmap: bool | None = None,
         seed: int = 0,
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
@@ -161,6 +165,7 @@ class LLM:
             self.model = SambaY.from_pretrained(
                 directory, dtype=resolve_dtype(dtype), device=resolve_device(device), progress=bar.update
             )
+            make_resident(self.model, None if mmap is None else not mmap, bar.update)
         self.model.cache_dtype = kept
         config = self.model.config
         context = config.max_position_embeddings
