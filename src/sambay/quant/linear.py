@@ -120,9 +120,12 @@ class _Packed(nn.Module):
         start, stop, step = rows.indices(self._rows)
         assert step == 1, rows
         assert x.shape[-1] == self._columns, x.shape
+        whole = start % PANEL == 0 and start < stop
+        if whole and x.ndim == 2 and x.stride(1) == 1 and backend.served_natively(x):  # every step goes this way
+            return backend.packed_product(x, self.matrix(bias), start, stop - start)
         with torch.autocast(x.device.type, enabled=False):
             flat = x.reshape(-1, self._columns).float()
-            if backend.served_natively(flat) and flat.stride(1) == 1 and start % PANEL == 0 and start < stop:
+            if whole and flat.stride(1) == 1 and backend.served_natively(flat):
                 out = backend.packed_product(flat, self.matrix(bias), start, stop - start)
                 return out.view(*x.shape[:-1], out.shape[1]).to(x.dtype)
             out = _product(self.packed, flat, self.format, self._rows, start, max(start, stop))
