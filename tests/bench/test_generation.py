@@ -75,7 +75,7 @@ def test_throughput_is_that_of_the_mean_step(tiny, monkeypatch):
 def test_as_many_sequences_as_a_memory_holds(tiny, monkeypatch):
     pool = tiny.new_state(3, tokens=3 * 128)
     states = sum(tensor.nbytes for state in pool.fixed for tensor in state.tensors)
-    each = states // 3 + 2 * pool.shared.keys.nbytes // 3
+    each = states // 3 + pool.shared.nbytes // 3
     weights = sum(parameter.nbytes for parameter in tiny.parameters())
     assert generation_bytes(tiny, 3, 128) == weights + 3 * each
     assert sequences_that_fit(tiny, 128, weights + each) == 1
