@@ -209,11 +209,11 @@ def test_the_residual_stream_is_float32(build, monkeypatch):
     model, _ = build(dtype=torch.bfloat16)
     seen, add = [], Block.add
 
-    def spy(block, hidden, mixed):
-        out = add(block, hidden, mixed)
+    def spy(block, hidden, mixed, after):
+        out, normed = add(block, hidden, mixed, after)
         seen.extend([hidden.dtype, out.dtype])
-        assert mixed.dtype is torch.bfloat16
-        return out
+        assert mixed.dtype is normed.dtype is torch.bfloat16
+        return out, normed
 
     monkeypatch.setattr(Block, "add", spy)
     with torch.no_grad():

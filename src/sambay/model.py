@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -256,10 +256,14 @@ class Block(nn.Module):
         normed: Tensor = self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))
         return normed
 
-    def add(self, hidden: Tensor, mixed: Tensor) -> Tensor:
-        """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32."""
+    def add(self, hidden: Tensor, mixed: Tensor, after: nn.Module) -> tuple[Tensor, Tensor]:
+        """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32, which goes on.
+
+        Returns:
+            The stream, and what the norm `after` this layer makes of it, in the dtype of the weights.
+        """
         hidden, normed = ops.add_norm(hidden, mixed, self.scale, self.mlp_norm)
-        return torch.add(hidden, self.mlp(normed), alpha=self.scale)
+        return ops.add_norm(hidden, self.mlp(normed), self.scale, after)
 
 
 class Head(nn.Module):
@@ -516,11 +520,12 @@ class SambaY(nn.Module):
     ) -> Tensor:
         """The architecture as the paper's figure draws it."""
         memory = view = None
+        normed = cast("Block", self.layers[0]).normed(hidden)
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
             if hidden_states is not None:
                 hidden_states.append(hidden.clone())
-            mixer, role, normed = block.mixer, block.role, block.normed(hidden)
+            mixer, role = block.mixer, block.role
             own = None if state is None else state.layers[index]
             if isinstance(mixer, Mamba):  # self-decoder: all tokens
                 mixed, memory = runner(index, mixer, normed, batch, own)
@@ -538,11 +543,11 @@ class SambaY(nn.Module):
             else:
                 assert view is not None
                 mixed = runner(index, mixer.cross, normed, view, batch)
-            hidden = runner(index, block.add, hidden, mixed)
-        hidden = self.final_norm(hidden.to(self.dtype))
+            after = self.layers[index + 1].mixer_norm if index + 1 < len(self.layers) else self.final_norm
+            hidden, normed = runner(index, block.add, hidden, mixed, after)
         if hidden_states is not None:
-            hidden_states.append(hidden)
-        logits: Tensor = self.lm_head(hidden, self.embedding)
+            hidden_states.append(normed)
+        logits: Tensor = self.lm_head(normed, self.embedding)
         return logits if self.config.logits_multiplier == 1 else logits * self.config.logits_multiplier
 
     @classmethod
