@@ -62,7 +62,7 @@ def test_the_shell_examples_run():
 
 def test_every_command_that_is_named_exists():
     named = set(re.findall(r"^sambay (\w+)", README, re.MULTILINE))
-    assert named == {"chat", "generate", "info", "train", "eval", "bench"}
+    assert named == {"chat", "generate", "info", "train", "eval", "quantize", "bench"}
     for name in named:
         assert run("-m", "sambay", name, "--help").returncode == 0
 
