@@ -16,6 +16,7 @@ from sambay import hub
 from sambay.config import PRESETS, preset
 from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
+from sambay.ops.backend import rest_torch
 from sambay.quant.convert import random_quantised
 from sambay.quant.formats import BITS, QuantFormat
 from sambay.quant.resident import make_resident
@@ -126,5 +127,7 @@ def open_model(
     """
     found = SambaY.from_pretrained(directory, dtype=dtype, progress=progress)
     random = getattr(found, "quantisation_method", None) == "random"
+    if is_quantised(found):
+        rest_torch()
     resident = make_resident(found, None if mmap is None else not mmap, progress)
     return BenchModel(model or "the bundled model", found, random, resident)

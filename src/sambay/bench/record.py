@@ -71,8 +71,13 @@ def new_record(mode: str, command: str) -> dict[str, Any]:
         "command": command,
         "machine": _machine(),
         "versions": _versions(),
-        "threads": {"kernels": native.threads() if native.available() else None, "torch": torch.get_num_threads()},
+        "threads": threads(),
     }
+
+
+def threads() -> dict[str, int | None]:
+    """Threads of the compiled kernels (None without any) and of torch, as they are now."""
+    return {"kernels": native.threads() if native.available() else None, "torch": torch.get_num_threads()}
 
 
 def append(record: dict[str, Any], path: Path) -> None:

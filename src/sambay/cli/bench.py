@@ -357,7 +357,7 @@ class _Run:
 
     def open(self, model: str | None, dtype: str, kv_cache_dtype: str, mmap: bool | None) -> BenchModel:
         """Load the model."""
-        from sambay.bench import models
+        from sambay.bench import models, record
         from sambay.bench.probes import served_by
         from sambay.kv import cache_dtype_of
 
@@ -368,7 +368,7 @@ class _Run:
             found = models.open_model(model, directory, dtype, mmap, bar.update)
         found.model.cache_dtype = kept
         served = served_by(found.model.dtype)
-        self._record |= {"model": found.to_dict(), "backend": str(served)}
+        self._record |= {"model": found.to_dict(), "backend": str(served), "threads": record.threads()}
         return found
 
     def open_peer(self) -> Peer | None:

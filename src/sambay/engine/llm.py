@@ -19,8 +19,10 @@ from sambay.engine.params import SamplingParams
 from sambay.errors import CheckpointError, ConfigError, PromptError, SamplingError
 from sambay.kv import cache_dtype_of
 from sambay.model import SambaY
+from sambay.ops.backend import rest_torch
 from sambay.progress import task_progress
 from sambay.quant.resident import make_resident
+from sambay.quant.stored import is_quantised
 from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["LLM", "EventStream", "Prompt", "resolve_device"]
@@ -167,6 +169,8 @@ class LLM:
             )
             make_resident(self.model, None if mmap is None else not mmap, bar.update)
         self.model.cache_dtype = kept
+        if is_quantised(self.model) and self.model.device.type == "cpu":
+            rest_torch()
         config = self.model.config
         context = config.max_position_embeddings
         if max_model_len is not None and not (_is_integer(max_model_len) and 1 <= max_model_len <= context):
