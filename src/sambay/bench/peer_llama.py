@@ -75,16 +75,16 @@ class LlamaModel:
     _log: ClassVar[Any] = None  # C holds the address of the callback: it must live as long as the process
 
     def __init__(self, path: Path, shape: PeerShape, threads: int) -> None:
-        self.library = load_library()
+        self.api = load_library()
         self.shape, self.threads = shape, threads
         self._errors: deque[str] = deque(maxlen=4)
-        LlamaModel._log = self.library.llama_log_callback(self._listen)
-        self.library.llama_log_set(LlamaModel._log, ctypes.c_void_p(0))
-        self.library.llama_backend_init()
-        parameters = self.library.llama_model_default_params()
+        LlamaModel._log = self.api.llama_log_callback(self._listen)
+        self.api.llama_log_set(LlamaModel._log, ctypes.c_void_p(0))
+        self.api.llama_backend_init()
+        parameters = self.api.llama_model_default_params()
         parameters.n_gpu_layers = 0
-        self.handle = self.library.llama_model_load_from_file(str(path).encode(), parameters)
-        self.most: int = self.library.llama_max_parallel_sequences()
+        self.handle = self.api.llama_model_load_from_file(str(path).encode(), parameters)
+        self.most: int = self.api.llama_max_parallel_sequences()
         """Sequences that a context can hold."""
         if not self.handle:
             raise BackendError(f"llama.cpp cannot load {path}: {self.complaint()}")
@@ -103,8 +103,8 @@ class LlamaModel:
         shape = self.shape
         return {
             "name": "llama.cpp",
-            "llama-cpp-python": self.library.__version__,
-            "system": self.library.llama_print_system_info().decode(errors="replace").strip(" |"),
+            "llama-cpp-python": self.api.__version__,
+            "system": self.api.llama_print_system_info().decode(errors="replace").strip(" |"),
             "threads": self.threads,
             "model": {
                 "shape": shape.name,
@@ -121,7 +121,7 @@ class LlamaModel:
     def close(self) -> None:
         """Give its memory back."""
         if self.handle:
-            self.library.llama_model_free(self.handle)
+            self.api.llama_model_free(self.handle)
             self.handle = None
 
 
@@ -140,29 +140,27 @@ class LlamaCaches:
     """
 
     def __init__(self, model: LlamaModel, sequences: int, tokens: int, *, flash: bool, prompt: int = 0) -> None:
-        self._model, self._library, self._flash = model, model.library, flash
+        self._model, self._api, self._flash = model, model.api, flash
         self.sequences = sequences
-        library = self._library
+        api = self._api
         room = -(-tokens // _PAD) * _PAD
-        parameters = library.llama_context_default_params()
+        parameters = api.llama_context_default_params()
         parameters.n_ctx = sequences * room
         parameters.n_seq_max = sequences
         parameters.n_batch = max(sequences, prompt)
         parameters.n_ubatch = max(sequences, min(prompt, UBATCH))
         parameters.n_threads = parameters.n_threads_batch = model.threads
-        parameters.flash_attn_type = (
-            library.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else library.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        )
+        parameters.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.kv_unified = False  # with one cache for all, attention would look at the others' tokens, too
         parameters.no_perf = True
-        self._context = library.llama_init_from_model(model.handle, parameters)
+        self._context = api.llama_init_from_model(model.handle, parameters)
         if not self._context:
             raise BackendError(
                 f"llama.cpp has no context for {sequences} sequences of {tokens} tokens: {model.complaint()}"
             )
-        self._memory = library.llama_get_memory(self._context)
+        self._memory = api.llama_get_memory(self._context)
         self._size = max(sequences, prompt)
-        self._batch = library.llama_batch_init(self._size, 0, 1)
+        self._batch = api.llama_batch_init(self._size, 0, 1)
         self._lengths = [0] * sequences
         dice = np.random.default_rng(0)
         self._ids: list[int] = dice.integers(model.shape.vocab, size=4096 + self._size).tolist()
@@ -179,8 +177,8 @@ class LlamaCaches:
     def close(self) -> None:
         """Give the memory back."""
         if self._context:
-            self._library.llama_batch_free(self._batch)
-            self._library.llama_free(self._context)
+            self._api.llama_batch_free(self._batch)
+            self._api.llama_free(self._context)
             self._context = None
 
     def fill(self, depth: int) -> None:
@@ -199,11 +197,11 @@ class LlamaCaches:
             if depth:
                 state = self.made_up_state(sequence, depth)
                 address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-                taken = self._library.llama_state_seq_set_data(self._context, address, state.nbytes, sequence)
-                last = self._library.llama_memory_seq_pos_max(self._memory, sequence)
+                taken = self._api.llama_state_seq_set_data(self._context, address, state.nbytes, sequence)
+                last = self._api.llama_memory_seq_pos_max(self._memory, sequence)
                 if taken != state.nbytes or last != depth - 1:
                     raise BackendError(
-                        f"llama.cpp of llama-cpp-python {self._library.__version__} does not take a state of {depth} "
+                        f"llama.cpp of llama-cpp-python {self._api.__version__} does not take a state of {depth} "
                         f"tokens: {self._model.complaint()}; 0.3.36 does"
                     )
             self._lengths[sequence] = depth
@@ -236,17 +234,17 @@ class LlamaCaches:
 
     def real_state(self, sequence: int) -> npt.NDArray[np.uint8]:
         """The bytes that llama.cpp saves of a sequence."""
-        size = self._library.llama_state_seq_get_size(self._context, sequence)
+        size = self._api.llama_state_seq_get_size(self._context, sequence)
         state = np.empty(size, np.uint8)
         address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        written = self._library.llama_state_seq_get_data(self._context, address, size, sequence)
+        written = self._api.llama_state_seq_get_data(self._context, address, size, sequence)
         return state[:written]
 
     def seek(self, sequences: int, depth: int) -> None:
         """Let the first so many sequences be at a depth that they have reached before."""
         for sequence in range(sequences):
             assert depth <= self._lengths[sequence], "a depth that was never reached"
-            self._library.llama_memory_seq_rm(self._memory, sequence, depth, -1)
+            self._api.llama_memory_seq_rm(self._memory, sequence, depth, -1)
             self._lengths[sequence] = depth
 
     def step(self, sequences: int) -> npt.NDArray[np.float32]:
@@ -282,8 +280,8 @@ class LlamaCaches:
     def _run(self, count: int) -> npt.NDArray[np.float32]:
         self._batch.n_tokens = count
         self._at = (self._at + count) % 4096
-        status = self._library.llama_decode(self._context, self._batch)
+        status = self._api.llama_decode(self._context, self._batch)
         if status:
             raise BackendError(f"llama.cpp failed with status {status}: {self._model.complaint()}")
-        logits = self._library.llama_get_logits_ith(self._context, -1)  # waits for the computation
+        logits = self._api.llama_get_logits_ith(self._context, -1)  # waits for the computation
         return np.ctypeslib.as_array(logits, (self._model.shape.vocab,))
