@@ -408,7 +408,7 @@ def _compile_template(source: str) -> jinja2.Template:
     def strftime_now(pattern: str) -> str:
         return datetime.now().strftime(pattern)
 
-    def tojson(value: object, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: ANN401
+    def tojson(value: object, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: ANN401 - options of jinja's filter
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # jinja's own escapes HTML
 
     environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)

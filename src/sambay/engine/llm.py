@@ -110,6 +110,9 @@ class LLM:
     else this class has no argument for is refused. Other than in vLLM, `use_tqdm` is off by default, and
     `SamplingParams.max_tokens` is 4096.
 
+    A quantised model on the CPU runs on threads of its own kernels: torch is told to compute with one thread then,
+    for the whole process, because its waiting threads would hold the cores.
+
     Args:
         model: a checkpoint directory, a model id on the hub, or None for the model bundled with the package.
         tokenizer: directory of another tokenizer; None takes the checkpoint's. A checkpoint without a

@@ -39,7 +39,7 @@ class SambaYCache(Cache):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rows={len(self.slots)}, columns={self.columns})"
 
-    def run(self, model: SambaY, input_ids: Tensor, packing: Packing, keep: int, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    def run(self, model: SambaY, input_ids: Tensor, packing: Packing, keep: int, **kwargs: Any) -> Tensor:  # noqa: ANN401 - passed on to the model
         """Continue every row by its new tokens.
 
         Args:

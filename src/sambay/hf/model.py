@@ -71,7 +71,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         return cls(config, model)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:  # noqa: ANN401
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:  # noqa: ANN401 - what transformers passes
         """Load a checkpoint, as `PreTrainedModel.from_pretrained` does.
 
         Args:
@@ -212,7 +212,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             return use_cache and not self.training
         return bool(self.config.use_cache) and not self.training and labels is None and packing.one_per_row
 
-    def _recompute(self, layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    def _recompute(self, layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - what transformers passes
         """Run a part of a layer so that its backward pass computes it anew, in each `every_n_layers`-th layer.
 
         Not reentrant, whatever was asked for: reentrant checkpointing loses the gradients of what is not a
@@ -244,12 +244,12 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         return loss
 
     # What is overridden here has other parameters in each version of transformers, hence the ignores.
-    def _prepare_cache_for_generation(  # type: ignore[override, unused-ignore]
+    def _prepare_cache_for_generation(  # type: ignore[override, unused-ignore]  # by version
         self,
         generation_config: GenerationConfig,
         model_kwargs: dict[str, Any],
         *args: Any,  # noqa: ANN401 - what else it is given depends on the version of transformers
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401 - what transformers passes
     ) -> None:
         """Begin a `generate` call: check what it was given, and make the cache."""
         mask = model_kwargs.get("attention_mask")
@@ -263,7 +263,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             raise SambaYError(f"cache_implementation={kind!r} is not supported: leave it out, the cache is our own")
         if generation_config.use_cache is False or model_kwargs.get("past_key_values") is not None:
             # transformers gives `self` a type of its own there.
-            prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc, unused-ignore]
+            prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc, unused-ignore]  # by version
             prepare(generation_config, model_kwargs, *args, **kwargs)
         else:
             model_kwargs["past_key_values"] = SambaYCache(self.config)
@@ -310,7 +310,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             raise SambaYError("the head is tied to the embedding: replace that, with set_input_embeddings")
         self.model.lm_head.weight = cast("nn.Parameter", new_embeddings.weight)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:  # noqa: ANN401
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:  # noqa: ANN401 - what transformers passes
         """Grow or shrink the vocabulary, as `PreTrainedModel.resize_token_embeddings` does."""
         embedding: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
         size = embedding.weight.shape[0]
@@ -327,11 +327,11 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         self.model.config = self.config.to_sambay()
         return embedding
 
-    def _get_resized_lm_head(  # type: ignore[override, unused-ignore]  # as above
+    def _get_resized_lm_head(  # type: ignore[override, unused-ignore]  # by version  # as above
         self,
         old_lm_head: Head,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        *args: Any,  # noqa: ANN401 - what transformers passes
+        **kwargs: Any,  # noqa: ANN401 - what transformers passes
     ) -> Head:
         """Resize the head of an untied model, which transformers wants to be an `nn.Linear`."""
         assert old_lm_head.weight is not None

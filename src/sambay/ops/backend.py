@@ -360,8 +360,8 @@ def add_norm(hidden: Tensor, mixed: Tensor, scale: float, norm: torch.nn.Module)
     assert isinstance(weight, Tensor)
     kind = type(norm)
     if served_natively(hidden) and weight.dtype is torch.float32 and kind in _NORMS and mixed.dtype is torch.float32:
-        bias = getattr(norm, "bias", None)
-        out = native_ops.add_norm(hidden, mixed, scale, weight, bias, centred=_NORMS[kind], eps=norm.eps)  # type: ignore[arg-type]
+        bias, eps = getattr(norm, "bias", None), cast("float", norm.eps)
+        out = native_ops.add_norm(hidden, mixed, scale, weight, bias, centred=_NORMS[kind], eps=eps)
         return hidden, out
     hidden = torch.add(hidden, mixed, alpha=scale)
     return hidden, norm(hidden.to(weight.dtype))
@@ -416,7 +416,7 @@ def packed_rows(matrix: PackedMatrix, rows: Tensor) -> Tensor:
     return native_ops.embedding_rows(matrix, rows)
 
 
-def _handle(shape: HeadShape, norm: PairNorm | None, derived: Derived) -> Any:  # noqa: ANN401
+def _handle(shape: HeadShape, norm: PairNorm | None, derived: Derived) -> Any:  # noqa: ANN401 - the kernels' own type, where there are kernels
     """The heads as the kernels take them, with the weight of the norm kept alive beside them."""
 
     def make() -> tuple[Any, Tensor | None]:

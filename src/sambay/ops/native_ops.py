@@ -216,7 +216,7 @@ class _Scan(torch.autograd.Function):
     """The recurrence of sequences that begin here, with gradients: (N, d) float32. Nothing but the inputs is saved."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, batch: Batch) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, batch: Batch) -> Tensor:  # noqa: ANN401 - torch's context has no type
         y = torch.empty_like(u)
         _native.plain_scan(
             _places(batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
@@ -228,7 +228,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's context has no type
         u, dt, a, b, c = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in (u, dt, a, b, c)]
         to_u, to_dt, to_a, to_b, to_c = (x.data_ptr() for x in grads)
@@ -244,7 +244,7 @@ def scan_with_gradients(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, 
     """As `reference.selective_scan` without a state, for d_state 16: (N, d) float32, differentiable."""
     assert a.shape[1] == 16
     wide = tuple(x.float().contiguous() for x in (u, dt, a.t(), b, c))
-    y = cast("Tensor", _Scan.apply(*wide, batch))  # type: ignore[no-untyped-call]
+    y = cast("Tensor", _Scan.apply(*wide, batch))  # type: ignore[no-untyped-call]  # torch's apply
     return torch.addcmul(y, skip.float(), wide[0])
 
 

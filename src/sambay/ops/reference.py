@@ -157,7 +157,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,  # noqa: ANN401 - torch's context has no type
         u: Tensor,
         dt: Tensor,
         a: Tensor,
@@ -183,12 +183,12 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's context has no type
         with torch.autocast(grad_y.device.type, enabled=False):
             return _scan_backward(ctx, grad_y, grad_final.clone())
 
 
-def _scan_backward(ctx: Any, grad_y: Tensor, carried: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+def _scan_backward(ctx: Any, grad_y: Tensor, carried: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's context has no type
     """The gradients of the inputs of `_Scan`; `carried` (S, n, d), that of the final states, is worked on."""
     u, dt, a, b, c, *starts = ctx.saved_tensors
     grad_u, grad_dt, grad_a = torch.empty_like(u), torch.empty_like(dt), torch.zeros_like(a)

@@ -45,7 +45,7 @@ def _product(packed: Tensor, x: Tensor, format: QuantFormat, rows: int, start: i
         stop: after the last row wanted.
     """
     if x.requires_grad and torch.is_grad_enabled():
-        out: Tensor = _Product.apply(x, packed, format, rows, start, stop)  # type: ignore[no-untyped-call]
+        out: Tensor = _Product.apply(x, packed, format, rows, start, stop)  # type: ignore[no-untyped-call]  # torch's
         return out
     return _torch_product(packed, x, format, rows, start, stop)
 
@@ -69,13 +69,13 @@ class _Product(torch.autograd.Function):
     """`_product` that keeps no float32 weights for the backward pass: they are dequantised once more."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: Tensor, format: QuantFormat, rows: int, start: int, stop: int) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, packed: Tensor, format: QuantFormat, rows: int, start: int, stop: int) -> Tensor:  # noqa: ANN401 - torch's context has no type
         ctx.save_for_backward(packed)
         ctx.rest = (format, rows, start, stop, x.shape[1])
         return _product(packed, x.detach(), format, rows, start, stop)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's context has no type
         (packed,), (format, rows, start, stop, columns) = ctx.saved_tensors, ctx.rest
         out = grads[0].new_zeros(grads[0].shape[0], columns)
         for first, last in _blocks(start, stop, columns):

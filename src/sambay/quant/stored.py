@@ -173,7 +173,7 @@ def prepare(model: nn.Module, directory: Path) -> None:
             "copy the whole directory again"
         )
     replace_modules(model, {name: format for name, (format, _) in found.items()})
-    model.quantisation_method = str(described.get("method", "unknown"))  # type: ignore[assignment]
+    model.quantisation_method = str(described.get("method", "unknown"))  # type: ignore[assignment]  # a module's fields are modules
 
 
 def _read(directory: Path) -> dict[str, tuple[QuantFormat, tuple[int, int]]]:
