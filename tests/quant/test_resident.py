@@ -58,3 +58,16 @@ def test_an_engine_with_and_without(directories):
     params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
     found = [LLM(directories(), mmap=mapped).generate([1, 2, 3], params)[0] for mapped in (True, False, None)]
     assert len({tuple(out.outputs[0].token_ids) for out in found}) == 1
+
+
+@pytest.mark.skipif(not native.usable(), reason="of the compiled kernels")
+def test_torch_rests_beside_the_kernels_of_a_quantised_model_only(directories):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        LLM()
+        assert torch.get_num_threads() == 2
+        LLM(directories())
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
