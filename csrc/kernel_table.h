@@ -49,6 +49,7 @@ struct WindowArguments;
 struct SharedArguments;
 struct KeepArguments;
 struct NormArguments;
+struct GateArguments;
 struct ChooseArguments;
 struct TopLogprobsArguments;
 
@@ -68,6 +69,7 @@ struct TopLogprobsArguments;
     X(shared_attention, void, (const SharedArguments& arg, const Team& team))                                          \
     X(keep, void, (const KeepArguments& arg, const Team& team))                                                        \
     X(add_norm, void, (const NormArguments& arg, const Team& team))                                                    \
+    X(gate, void, (const GateArguments& arg, const Team& team))                                                        \
     X(choose, void, (const ChooseArguments& arg, const Team& team))                                                    \
     X(top_logprobs, void, (const TopLogprobsArguments& arg, const Team& team))
 

@@ -408,46 +408,6 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
     product<V>(w2, gated, arg.out, arg.out_stride, own, team);
 }
 
-// Four rows of plain weights at a time, for one row of activations after the other: for few of them.
-template <class V, class C>
-void plain_rows(const PlainArguments& arg, int64_t first, int64_t last) {
-    const C* weight = static_cast<const C*>(arg.weight);
-    const int64_t k = arg.k, whole = k / 16 * 16;
-    for (int64_t r = first; r < last; r += 4) {
-        const int64_t count = least(4, last - r);
-        for (int64_t m = 0; m < arg.m; ++m) {
-            const float* x = arg.x + m * arg.x_stride;
-            typename V::Floats sum[4][2];
-            for (int i = 0; i < 4; ++i) sum[i][0] = sum[i][1] = V::floats(0);
-            const C* w[4];
-            for (int64_t i = 0; i < 4; ++i) w[i] = weight + (r + least(i, count - 1)) * k;
-            int64_t e = 0;
-            for (; e + 32 <= whole; e += 32) {
-                const auto a = V::load(x + e), b = V::load(x + e + 16);
-                for (int i = 0; i < 4; ++i) {
-                    V::prefetch(w[i] + e + 1024 / sizeof(C));
-                    sum[i][0] = V::fma(V::load(w[i] + e), a, sum[i][0]);
-                    sum[i][1] = V::fma(V::load(w[i] + e + 16), b, sum[i][1]);
-                }
-            }
-            for (; e < whole; e += 16)
-                for (int i = 0; i < 4; ++i) sum[i][0] = V::fma(V::load(w[i] + e), V::load(x + e), sum[i][0]);
-            for (int64_t i = 0; i < count; ++i) {
-                float total = V::sum(V::add(sum[i][0], sum[i][1]));
-                for (int64_t t = whole; t < k; ++t) total += from_cache(w[i][t]) * x[t];
-                arg.out[m * arg.out_stride + r + i] = total;
-            }
-        }
-    }
-}
-
-template <class V>
-void plain_kernel(const PlainArguments& arg, const Team& team) {
-    const Share mine = share(team, size_t(arg.rows), 4);
-    if (arg.half) plain_rows<V, uint16_t>(arg, int64_t(mine.begin), int64_t(mine.end));
-    else plain_rows<V, float>(arg, int64_t(mine.begin), int64_t(mine.end));
-}
-
 // Rows of a quantised matrix in float32: the embedding of tokens.
 template <class V>
 void rows_kernel(const RowsArguments& arg, const Team& team) {

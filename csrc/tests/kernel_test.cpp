@@ -177,13 +177,15 @@ static void test_embedding_rows() {
 // ---- plain products and norms -------------------------------------------------------------------------------------------
 
 template <class C>
-static void plain_product(int64_t m, int64_t rows, int64_t k) {
+static void plain_product(int64_t m, int64_t rows, int64_t k, bool biased) {
     const Buffer<C> weight = Buffer<C>(rows * k).fill();
+    const Buffer<float> bias = Buffer<float>(rows).fill();
     const Rows in{k, k + 5}, out_layout{rows, rows + 3};
     const Buffer<float> x = random_rows(m, in);
-    check(&KernelTable::plain_linear, shape("m", m, "rows", rows, "k", k, "bytes", sizeof(C)), [&](auto kernel, int) {
+    check(&KernelTable::plain_linear, shape("m", m, "rows", rows, "k", k, "bytes", sizeof(C), "bias", biased), [&](auto kernel, int) {
         const Buffer<float> out(out_layout.size(m));
-        run(kernel, PlainArguments{weight.data(), sizeof(C) == 2, rows, k, x.data(), m, in.stride, out.data(), out_layout.stride});
+        run(kernel, PlainArguments{weight.data(), sizeof(C) == 2, biased ? bias.data() : nullptr, rows, k, x.data(), m, in.stride,
+                                   out.data(), out_layout.stride});
         return Results{out.result("out", kSums, out_layout)};
     });
 }
@@ -191,9 +193,22 @@ static void plain_product(int64_t m, int64_t rows, int64_t k) {
 static void test_plain_linear() {
     const struct { int64_t rows, k; } shapes[] = {{5, 3}, {16, 160}, {193, 70}, {4, 48}, {9, 16}, {7, 33}};
     for (const auto& [rows, k] : shapes)
-        for (int64_t m : {1, 3}) {
-            plain_product<float>(m, rows, k);
-            plain_product<uint16_t>(m, rows, k);
+        for (int64_t m : {1, 3, 8, 50}) {
+            plain_product<float>(m, rows, k, m % 2);
+            plain_product<uint16_t>(m, rows, k, m % 3 == 0);
+        }
+}
+
+static void test_gate() {
+    for (int64_t width : {3, 16, 33, 100})
+        for (int64_t m : {1, 6}) {
+            const Rows in{width, 2 * width + 1}, held{width, width + 2};
+            const Buffer<float> x = random_rows(m, in), memory = random_rows(m, held);
+            check(&KernelTable::gate, shape("m", m, "width", width), [&](auto kernel, int) {
+                const Buffer<float> out(m * width);
+                run(kernel, GateArguments{m, width, x.data(), in.stride, memory.data(), held.stride, out.data()});
+                return Results{out.result("out", kSums)};
+            });
         }
 }
 

@@ -30,6 +30,7 @@ from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import PromptError
 from sambay.kv import cache_dtype_of
 from sambay.ops import backend as ops
+from sambay.ops.programs import Programs
 from sambay.quant import stored as quantised
 from sambay.quant.linear import QuantEmbedding, is_plain, packed_matrices, project, project_rows
 from sambay.state import PAGE_SIZE, LayerState, StatePool
@@ -202,7 +203,7 @@ class GatedMemoryUnit(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """(R, h) hidden states and (R, d) memory of the same tokens -> (R, h)."""
-        out: Tensor = self.out_proj(memory * F.silu(self.in_proj(x)))
+        out: Tensor = self.out_proj(ops.gate(self.in_proj(x), memory))
         return out
 
 
@@ -250,11 +251,6 @@ class Block(nn.Module):
             self.mixer = Attention(config, layer, role)
         self.mlp_norm = _norm(config.hidden_size, config)
         self.mlp = MLP(config)
-
-    def normed(self, hidden: Tensor) -> Tensor:
-        """The mixer's input, in the dtype of the weights: (N, h) float32 -> (N, h)."""
-        normed: Tensor = self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))
-        return normed
 
     def add(self, hidden: Tensor, mixed: Tensor, after: nn.Module) -> tuple[Tensor, Tensor]:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32, which goes on.
@@ -314,6 +310,7 @@ class SambaY(nn.Module):
         super().__init__()
         self.config = config
         self._cache_dtype: torch.dtype | None = None
+        self._programs = Programs()
         device = torch.get_default_device()
         with torch.device("meta"):  # the stock initialisation would be thrown away
             self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -505,10 +502,15 @@ class SambaY(nn.Module):
             kind = self.device.type
             mixed = (torch.get_autocast_dtype(kind),) if torch.is_autocast_enabled(kind) else ()
             state.check(self.config, (self.dtype, *mixed), self.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
+        def compute(batch: Batch) -> Tensor:
             # The residual stream is written over: it must be our own.
             hidden = self.embedding(batch.input_ids).float() if embeddings is None else embeddings.float().clone()
             return self._run(hidden, batch, state, runner or _plainly, hidden_states)
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
+            if state is None or embeddings is not None or runner is not None or hidden_states is not None:
+                return compute(batch)
+            return self._programs.run(self, batch, state, compute)
 
     def _run(
         self,
@@ -520,7 +522,7 @@ class SambaY(nn.Module):
     ) -> Tensor:
         """The architecture as the paper's figure draws it."""
         memory = view = None
-        normed = cast("Block", self.layers[0]).normed(hidden)
+        normed = ops.add_norm(hidden, None, 0.0, cast("Block", self.layers[0]).mixer_norm)[1]
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
             if hidden_states is not None:

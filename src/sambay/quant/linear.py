@@ -206,11 +206,13 @@ def is_plain(linear: nn.Module) -> bool:
 
 
 def project(linear: nn.Linear, x: Tensor, *, bias: bool = True) -> Tensor:
-    """A small projection, for decoding without torch's threads: (N, k) -> (N, rows); without its bias if asked."""
-    if is_plain(linear) and (linear.bias is None or not bias) and backend.few_rows(x, linear.weight):
-        return backend.plain_linear(x, linear.weight)
-    if is_plain(linear) and not bias:
-        return F.linear(x, linear.weight)
+    """A small projection, of which torch's threads would make much: (N, k) -> (N, rows); without its bias if asked."""
+    if is_plain(linear):
+        offset = linear.bias if bias else None
+        if backend.serves_plain(x, linear.weight, offset):
+            return backend.plain_linear(x, linear.weight, offset)
+        return F.linear(x, linear.weight, offset)
+    assert bias, "what stands in the place of a projection adds its bias by itself"
     out: Tensor = linear(x)
     return out
 
