@@ -83,7 +83,7 @@ template <class Arguments>
 void run(void (*kernel)(const Arguments&, const Team&), Arguments arguments, int64_t work, int64_t bytes = 0, int most = 1 << 30) {
     if (bytes) place(arguments, scratch.of(bytes));
     if (work < kSmall) {
-        kernel(arguments, Team{0, 1, nullptr, nullptr});
+        kernel(arguments, Team{0, 1, nullptr, nullptr, nullptr});
     } else {
         Pool::instance().run([&](const Team& team) {
             if (team.count > most) throw std::runtime_error("the number of threads changed during a call");
@@ -119,6 +119,16 @@ void plain_linear(Address weight, bool half, Address bias, int64_t rows, int64_t
     const WithoutGil release;
     run(kernels().plain_linear, PlainArguments{at<const void>(weight), half, at<const float>(bias), rows, k, at<const float>(x), m,
                                                x_stride, at<float>(out), out_stride}, m * rows * k);
+}
+
+void lookup(Address weight, Address rows, int64_t count, int64_t k, Address out) {
+    const WithoutGil release;
+    run(kernels().lookup, LookupArguments{at<const float>(weight), at<const int64_t>(rows), count, k, at<float>(out)}, count * k);
+}
+
+void scale(int64_t count, Address x, float factor, Address out) {
+    const WithoutGil release;
+    run(kernels().scale, ScaleArguments{count, at<const float>(x), factor, at<float>(out)}, count);
 }
 
 void gate(int64_t m, int64_t width, Address x, int64_t x_stride, Address memory, int64_t memory_stride, Address out) {
@@ -270,6 +280,8 @@ void bind_kernels(nb::module_& m) {
     m.def("linear_rows", &linear_rows);
     m.def("mlp", &mlp);
     m.def("plain_linear", &plain_linear);
+    m.def("lookup", &lookup);
+    m.def("scale", &scale);
     m.def("gate", &gate);
     m.def("embedding_rows", &embedding_rows);
     m.def("causal_conv", &causal_conv);

@@ -54,13 +54,20 @@ class Program {
         if (scratch != scratch_)
             for (const auto& step : steps_) step->place(scratch);
         scratch_ = scratch;
+        const size_t shares = steps_.size() * kPhases * size_t(most);
+        if (shares > shares_) taken_.reset(new Taken[shares]);
+        else
+            for (size_t i = 0; i < shares; ++i) taken_[i].count.store(0, std::memory_order_relaxed);
+        shares_ = shares;
         Pool::instance().run([&](const Team& team) {
             if (team.count > most) throw std::runtime_error("the number of threads changed since the step was recorded");
-            const Team one{0, 1, nullptr, nullptr};
-            for (size_t i = 0; i < steps_.size(); ++i) {
+            const Team one{0, 1, nullptr, nullptr, nullptr};
+            Team all = team;
+            all.taken = taken_.get();
+            for (size_t i = 0; i < steps_.size(); ++i, all.taken += kPhases * team.count) {
                 const Step& step = *steps_[i];
                 const bool last = i + 1 == steps_.size();
-                if (!step.alone) step.call(team);
+                if (!step.alone) step.call(all);
                 else if (team.thread == 0) step.call(one);
                 if (!last && !(step.alone && steps_[i + 1]->alone)) barrier(team);
             }
@@ -98,6 +105,8 @@ class Program {
     std::vector<std::unique_ptr<Step>> steps_;
     int64_t scratch_bytes_ = 0;
     uint8_t* scratch_ = nullptr;
+    std::unique_ptr<Taken[]> taken_;  // for every step: one after the other, there is no time to clear them between
+    size_t shares_ = 0;
 };
 
 }  // namespace sambay

@@ -187,6 +187,22 @@ struct NormArguments {
     float* out;
 };
 
+// out (count, k) = rows of a plain matrix.
+struct LookupArguments {
+    const float* weight;
+    const int64_t* rows;
+    int64_t count, k;
+    float* out;
+};
+
+// out (count,) = factor * x.
+struct ScaleArguments {
+    int64_t count;
+    const float* x;
+    float factor;
+    float* out;
+};
+
 // out (m, width) = memory * silu(x); strides in elements.
 struct GateArguments {
     int64_t m, width;

@@ -347,13 +347,15 @@ Activations activations_in(uint8_t* scratch, int64_t m, int64_t k) {
             reinterpret_cast<int32_t*>(scratch + codes + scales), m, k};
 }
 
-// This thread's share of a product with activations that are quantised already.
+// A product with activations that are quantised already: some panels at a time, of 64 KiB or more.
 template <class V>
-void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team) {
-    const Share mine = share(team, size_t(w.panels()), 1);
-    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
-    if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
-    else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team, int phase) {
+    const int64_t some = a.m >= kMany ? kPanels : (65536 / w.panel_bytes() + 2) / 2 * 2;
+    in_turns(team, phase, size_t(w.panels()), size_t(some), [&](size_t begin, size_t end) {
+        const int64_t first = int64_t(begin), last = int64_t(end);
+        if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+        else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+    });
 }
 
 // Few rows are quantised by every thread for itself, which is quicker than to wait for each other.
@@ -371,7 +373,7 @@ void linear_kernel(const LinearArguments& arg, const Team& team) {
         quantise_rows<V>(arg.x, arg.x_stride, w.k, a, int64_t(rows.begin), int64_t(rows.end));
         barrier(team);
     }
-    product<V>(w, a, arg.out, arg.out_stride, own, team);
+    product<V>(w, a, arg.out, arg.out_stride, own, team, 0);
 }
 
 // fc2(up * silu(gate)) with [gate, up] = fc1(x), the gated values quantised as they are made.
@@ -391,7 +393,7 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
         quantise_rows<V>(arg.x, arg.x_stride, w.k, a, int64_t(rows.begin), int64_t(rows.end));
         barrier(team);
     }
-    product<V>(w, a, wide, w.rows, own, team);
+    product<V>(w, a, wide, w.rows, own, team, 0);
     barrier(team);
     const int64_t blocks = w2.k_padded / 32;
     const Share mine = share(team, size_t(arg.m * blocks), 1);
@@ -405,7 +407,7 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
         gated.scales[item] = V::quantise32(values, gated.codes + row * w2.k_padded + 32 * at, gated.sums + item);
     }
     barrier(team);
-    product<V>(w2, gated, arg.out, arg.out_stride, own, team);
+    product<V>(w2, gated, arg.out, arg.out_stride, own, team, 1);
 }
 
 // Rows of a quantised matrix in float32: the embedding of tokens.

@@ -52,9 +52,27 @@ void plain_rows(const PlainArguments& arg, int64_t first, int64_t last) {
 
 template <class V>
 void plain_kernel(const PlainArguments& arg, const Team& team) {
-    const Share mine = share(team, size_t(arg.rows), 4);
-    if (arg.half) plain_rows<V, uint16_t>(arg, int64_t(mine.begin), int64_t(mine.end));
-    else plain_rows<V, float>(arg, int64_t(mine.begin), int64_t(mine.end));
+    const size_t some = size_t(most_of(1, 16384 / arg.k)) * 4;
+    in_turns(team, 0, size_t(arg.rows), some, [&](size_t begin, size_t end) {
+        if (arg.half) plain_rows<V, uint16_t>(arg, int64_t(begin), int64_t(end));
+        else plain_rows<V, float>(arg, int64_t(begin), int64_t(end));
+    });
+}
+
+template <class V>
+void lookup_kernel(const LookupArguments& arg, const Team& team) {
+    const Share mine = share(team, size_t(arg.count), 1);
+    for (size_t i = mine.begin; i < mine.end; ++i)
+        std::memcpy(arg.out + int64_t(i) * arg.k, arg.weight + arg.rows[i] * arg.k, size_t(arg.k) * sizeof(float));
+}
+
+template <class V>
+void scale_kernel(const ScaleArguments& arg, const Team& team) {
+    const Share mine = share(team, size_t(arg.count), 16);
+    for (int64_t e = int64_t(mine.begin); e < int64_t(mine.end); e += 16) {
+        const int64_t count = least(16, arg.count - e);
+        put<V>(arg.out + e, V::mul(V::floats(arg.factor), some<V>(arg.x + e, count)), count);
+    }
 }
 
 }  // namespace

@@ -199,6 +199,30 @@ static void test_plain_linear() {
         }
 }
 
+static void test_lookup() {
+    for (int64_t k : {3, 64}) {
+        const Buffer<float> weight = Buffer<float>(7 * k).fill();
+        Buffer<int64_t> rows(4);
+        for (int64_t i = 0; i < 4; ++i) rows[i] = 5 * (i + 1) % 7;
+        check(&KernelTable::lookup, shape("k", k), [&](auto kernel, int) {
+            const Buffer<float> out(4 * k);
+            run(kernel, LookupArguments{weight.data(), rows.data(), 4, k, out.data()});
+            return Results{out.result("out", kExact)};
+        });
+    }
+}
+
+static void test_scale() {
+    for (int64_t count : {3, 16, 33, 100}) {
+        const Buffer<float> x = Buffer<float>(count).fill();
+        check(&KernelTable::scale, shape("count", count), [&](auto kernel, int) {
+            const Buffer<float> out(count);
+            run(kernel, ScaleArguments{count, x.data(), 0.3f, out.data()});
+            return Results{out.result("out", kExact)};
+        });
+    }
+}
+
 static void test_gate() {
     for (int64_t width : {3, 16, 33, 100})
         for (int64_t m : {1, 6}) {
@@ -544,7 +568,7 @@ static void test_choose() {
                     const Buffer<int64_t> token(1);
                     // One thread alone calls it.
                     kernel(ChooseArguments{logits.data(), vocab, rule.temperature, least(rule.top_k, vocab), rule.top_p, rule.min_p,
-                                           draw, scratch.data(), token.data()}, Team{0, 1, nullptr, nullptr});
+                                           draw, scratch.data(), token.data()}, Team{0, 1, nullptr, nullptr, nullptr});
                     scratch.guards("scratch");
                     return Results{token.result("token", kExact)};
                 });
@@ -561,7 +585,7 @@ static void test_top_logprobs() {
                 const Buffer<int64_t> rank(1), tokens(some + 1);
                 const Buffer<double> logprobs(some + 1);
                 kernel(TopLogprobsArguments{logits.data(), vocab, chosen, some, scratch.data(), rank.data(), tokens.data(),
-                                            logprobs.data()}, Team{0, 1, nullptr, nullptr});
+                                            logprobs.data()}, Team{0, 1, nullptr, nullptr, nullptr});
                 scratch.guards("scratch");
                 return Results{rank.result("rank", kExact), tokens.result("tokens", kExact), logprobs.result("logprobs", 1e-6)};
             });

@@ -36,11 +36,12 @@ __all__ = [
     "causal_conv",
     "choose",
     "gate",
-    "plain_linear",
+    "linear",
+    "lookup",
     "rest_torch",
+    "scale",
     "selective_scan",
     "served_natively",
-    "serves_plain",
     "shared_attention",
     "shared_keys_values",
     "top_logprobs",
@@ -222,15 +223,26 @@ def gate(x: Tensor, memory: Tensor) -> Tensor:
     return memory * F.silu(x)
 
 
-def serves_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether the compiled kernels take a product with plain weights."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x W^T + bias` with plain weights: (..., k), (rows, k) and (rows,) -> (..., rows)."""
     kept = (weight,) if bias is None else (weight, bias)
-    return served_natively(x) and all(one.is_contiguous() and one.dtype is torch.float32 for one in kept)
+    if served_natively(x) and all(one.is_contiguous() and one.dtype is torch.float32 for one in kept):
+        rows = x if x.ndim == 2 and x.stride(1) == 1 else x.reshape(-1, x.shape[-1]).contiguous()
+        out = native_ops.plain_linear(rows, weight, bias)
+        return out if x.ndim == 2 else out.view(*x.shape[:-1], out.shape[1])
+    return F.linear(x, weight, bias)
 
 
-def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`x W^T + bias`: (N, k) and (rows, k) float32 -> (N, rows)."""
-    return native_ops.plain_linear(x, weight, bias)
+def lookup(weight: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a plain matrix: (V, k) and (N,) int64 -> (N, k)."""
+    if served_natively(weight) and weight.is_contiguous():
+        return native_ops.lookup(weight, rows.contiguous())
+    return F.embedding(rows, weight)
+
+
+def scale(x: Tensor, factor: float) -> Tensor:
+    """`factor * x`."""
+    return native_ops.scale(x.contiguous(), factor) if served_natively(x) else x * factor
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,11 @@ __all__ = [
     "choose",
     "gate",
     "linear",
+    "lookup",
     "memory_from",
     "mlp",
     "plain_linear",
+    "scale",
     "selective_scan",
     "shared_attention",
     "shared_keys_values",
@@ -151,6 +153,20 @@ def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         pointer, half, 0 if bias is None else _address(bias), weight.shape[0], weight.shape[1], address, x.shape[0],
         stride, out.data_ptr(), weight.shape[0],
     )  # fmt: skip
+    return out
+
+
+def lookup(weight: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a plain matrix: (V, k) float32 and (N,) int64 -> (N, k)."""
+    out = _empty(rows.shape[0], weight.shape[1])
+    _native.lookup(_address(weight), _address(rows, torch.int64), rows.shape[0], weight.shape[1], out.data_ptr())
+    return out
+
+
+def scale(x: Tensor, factor: float) -> Tensor:
+    """`factor * x` in float32."""
+    out = _empty(*x.shape)
+    _native.scale(x.numel(), _address(x), factor, out.data_ptr())
     return out
 
 
