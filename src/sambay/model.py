@@ -311,7 +311,7 @@ class SambaY(nn.Module):
         self._programs = Programs()
         device = torch.get_default_device()
         with torch.device("meta"):  # the stock initialisation would be thrown away
-            self.embedding = Embedding(config.vocab_size, config.hidden_size)
+            self.embedding: nn.Embedding = Embedding(config.vocab_size, config.hidden_size)
             self.layers = nn.ModuleList(Block(config, i, role) for i, role in enumerate(config.layer_plan()))
             self.final_norm = _norm(config.hidden_size, config)
             self.lm_head = Head(config)

@@ -467,8 +467,10 @@ def shared_attention(q: Tensor, view: PagedView, heads: _native.Heads) -> Tensor
     """As `reference.shared_attention`, with the norm over each pair: (R, H * dh) -> (R, H * dh) float32."""
     out = _empty(*q.shape)
     address, stride = _strided(q)
-    tables = (x.data_ptr() for x in (view.places.seen, view.places.table_start, view.places.pages))
-    _native.shared_attention(q.shape[0], *tables, heads, address, stride, _cache_of(view.tiles), out.data_ptr())
+    _, _, seen, table_start, pages = (x.data_ptr() for x in view.places)
+    _native.shared_attention(
+        q.shape[0], seen, table_start, pages, heads, address, stride, _cache_of(view.tiles), out.data_ptr()
+    )
     return out
 
 
