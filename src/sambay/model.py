@@ -223,8 +223,7 @@ class MLP(nn.Module):
         if packed is not None and ops.served_natively(x):
             return ops.packed_mlp(x, *packed)
         gate, up = self.fc1(x).chunk(2, dim=-1)
-        out: Tensor = self.fc2(ops.gate(gate, up))
-        return out
+        return cast("Tensor", self.fc2(ops.gate(gate, up)))
 
 
 class Block(nn.Module):
