@@ -13,7 +13,14 @@ __all__ = ["Embedding", "Linear", "is_plain", "project_rows"]
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` on the backend that serves its input."""
+    """`nn.Linear` on the backend that serves its input.
+
+    Attributes:
+        as_stored: a checkpoint's bfloat16 stays so, for inputs of float32: the weights of a quantised model that are
+            not quantised are exact in it, and half of the bytes.
+    """
+
+    as_stored = False
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""

@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
+from sambay.layers import Linear
 from sambay.model import SambaY
 from sambay.ops import backend
+from sambay.quant.convert import quantize
 from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
 from sambay.quant.stored import is_quantised, quantisable
 from sambay.state import StatePool
@@ -57,6 +59,31 @@ def test_every_large_matrix_is_packed_and_nothing_else(quantised, directories):
     assert isinstance(SambaY.from_pretrained(directories("plain, untied")).lm_head, QuantHead)
     assert quantised.dtype is torch.float32
     assert quantised.device.type == "cpu"
+
+
+def test_what_stays_plain_stays_as_it_is_stored(random_model, tmp_path):
+    quantize(random_model(dtype=torch.bfloat16), tmp_path / "model", bits=4)
+    model = SambaY.from_pretrained(tmp_path / "model")
+    plain = {name: one for name, one in model.named_modules() if isinstance(one, Linear)}
+    assert {name.rpartition(".")[2] for name in plain} == {"x_proj", "dt_proj"}
+    assert {one.weight.dtype for one in plain.values()} == {torch.bfloat16}
+    assert {p.dtype for name, p in model.named_parameters() if name.rpartition(".")[0] not in plain} == {torch.float32}
+    assert model.dtype is torch.float32
+    model.save_pretrained(tmp_path / "again")
+    again, ids = SambaY.from_pretrained(tmp_path / "again"), text(30)
+    pools = [model.new_state(), again.new_state()]
+    with torch.no_grad():
+        found = model(ids)
+        for one in plain.values():
+            one.weight.data = one.weight.data.float()
+        assert torch.equal(model(ids), found)  # half of the bytes, and the same values
+        assert torch.equal(again(ids), found)
+        with backend.using("reference"):
+            assert error(again(ids), model(ids)) == 0
+        for token in ids[:5]:
+            assert torch.equal(
+                *(one(token.view(1, 1), state=pool) for one, pool in zip((model, again), pools, strict=True))
+            )
 
 
 def test_more_bits_are_closer(random_model, directories):

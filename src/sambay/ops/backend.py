@@ -224,13 +224,16 @@ def gate(x: Tensor, memory: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`x W^T + bias` with plain weights: (..., k), (rows, k) and (rows,) -> (..., rows)."""
-    kept = (weight,) if bias is None else (weight, bias)
-    if served_natively(x) and all(one.is_contiguous() and one.dtype is torch.float32 for one in kept):
+    """`x W^T + bias` with plain weights: (..., k), (rows, k) and (rows,) -> (..., rows).
+
+    Weights of bfloat16 serve inputs of float32, too.
+    """
+    offset = bias is None or (bias.dtype is torch.float32 and bias.is_contiguous())
+    if served_natively(x) and weight.dtype in (torch.float32, torch.bfloat16) and weight.is_contiguous() and offset:
         rows = x if x.ndim == 2 and x.stride(1) == 1 else x.reshape(-1, x.shape[-1]).contiguous()
         out = native_ops.plain_linear(rows, weight, bias)
         return out if x.ndim == 2 else out.view(*x.shape[:-1], out.shape[1])
-    return F.linear(x, weight, bias)
+    return F.linear(x, weight.to(x.dtype) if x.dtype is torch.float32 else weight, bias)
 
 
 def lookup(weight: Tensor, rows: Tensor) -> Tensor:
