@@ -115,22 +115,24 @@ inline typename V::Bytes ahead(const uint8_t* p) {
 
 // What the next panels need from memory, asked for evenly while those at hand are multiplied: so many lines in a step.
 struct Lines {
-    const uint8_t* next;
+    const uint8_t *next, *end;
     int64_t each;
     void step() {
-        for (int64_t i = 0; i < each; ++i, next += 64) fetch(next);
+        for (int64_t i = 0; i < each && next < end; ++i, next += 64) fetch(next);
     }
 };
 
-// Straight from the packed codes. One panel reads ahead in its own stream, two in what `lines` names.
+// Straight from the packed codes, to `sums` of P x T vectors. One panel reads ahead in its own stream, two in what `lines`
+// names. A function of its own: within a larger one GCC keeps sums in memory, and stores take the multipliers' time.
 template <class V, int Bits, int P, int T>
-inline void packed_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, Lines& lines, typename V::Floats (*acc)[T]) {
+[[gnu::noinline]] void packed_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, Lines& lines, float* sums) {
     const int64_t bytes = w.superblock_bytes(), parts = w.group / 32, panel_bytes = w.panel_bytes();
     const uint8_t* data = w.data + panel * panel_bytes;
     const auto load = [panel_bytes](const uint8_t* codes, int p, int j) {
         if constexpr (P == 1) return ahead<V>(codes + 64 * j);
         else return V::bytes(codes + p * panel_bytes + 64 * j);
     };
+    typename V::Floats acc[P][T];
     for (int p = 0; p < P; ++p)
         for (int t = 0; t < T; ++t) acc[p][t] = V::floats(0);
     for (int64_t s = 0, end = w.superblocks(); s < end; ++s, data += bytes) {
@@ -161,21 +163,24 @@ inline void packed_tile(const Packed& w, const Activations& a, int64_t row, int6
             }
         }
     }
+    for (int p = 0; p < P; ++p)
+        for (int t = 0; t < T; ++t) V::store(sums + 16 * (p * T + t), acc[p][t]);
 }
 
-// Rows `first` to `last` of activations, and P panels, each row's results to `out`; tiles of at most T rows, all alike.
+// All rows of activations and P panels from `panel` on, in tiles of at most T rows.
 template <class V, int Bits, int P, int T>
 void few(const Packed& w, const Activations& a, int64_t panel, const float* bias, float* out, int64_t stride, int64_t rows) {
     const int64_t tiles = (a.m + T - 1) / T, height = (a.m + tiles - 1) / tiles;
-    const int64_t per_step = (P * w.superblock_bytes() / 64 + tiles - 1) / tiles;
-    Lines lines{w.data + (panel + P) * w.panel_bytes(), per_step};
+    const uint8_t* next = w.data + (panel + P) * w.panel_bytes();
+    Lines lines{next, next + P * w.panel_bytes(), (P * w.superblock_bytes() / 64 + tiles - 1) / tiles};
     for (int64_t row = 0; row < a.m; row += height)
         counted<T>(least(height, a.m - row), [&](auto count) {
             constexpr int kCount = decltype(count)::value;
-            typename V::Floats acc[P][kCount];
-            packed_tile<V, Bits, P, kCount>(w, a, row, panel, lines, acc);
+            alignas(64) float sums[16 * P * kCount];
+            packed_tile<V, Bits, P, kCount>(w, a, row, panel, lines, sums);
             for (int p = 0; p < P; ++p)
-                for (int t = 0; t < kCount; ++t) finish<V>(acc[p][t], bias, out + (row + t) * stride, panel + p, rows);
+                for (int t = 0; t < kCount; ++t)
+                    finish<V>(V::load(sums + 16 * (p * kCount + t)), bias, out + (row + t) * stride, panel + p, rows);
         });
 }
 
@@ -214,7 +219,7 @@ struct Unpacked {
 
 // Adds their products with blocks `at` on of the activations to `sums`, which has rows of 16 * kPanels.
 template <class V, int Bits, int P, int T>
-inline void unpacked_tile(const Unpacked& w, const Activations& a, int64_t row, int64_t at, float* sums, bool fresh, Lines& lines) {
+[[gnu::noinline]] void unpacked_tile(const Unpacked& w, const Activations& a, int64_t row, int64_t at, float* sums, bool fresh, Lines lines) {
     constexpr int64_t width = 16 * kPanels;
     typename V::Floats acc[P][T];
     for (int p = 0; p < P; ++p)
@@ -231,11 +236,24 @@ inline void unpacked_tile(const Unpacked& w, const Activations& a, int64_t row, 
         for (int t = 0; t < T; ++t) V::store(sums + t * width + 16 * p, acc[p][t]);
 }
 
+// What to ask for during row tile `tile` of `tiles`, on `side` panels from `panel` on, of which superblocks `from` on are
+// unpacked: the same panels' next chunk, or the first one of those that come kPanels later.
+inline Lines next_lines(const Packed& w, int64_t panel, int64_t last, int64_t from, int64_t chunk, int64_t side, int64_t tile,
+                        int64_t tiles) {
+    const bool more = from + chunk < w.superblocks();
+    const int64_t each = (tiles + side - 1) / side, which = panel + tile / each + (more ? 0 : kPanels), at = more ? from + chunk : 0;
+    if (which >= last) return {nullptr, nullptr, 0};
+    const int64_t bytes = least(chunk, w.superblocks() - at) * w.superblock_bytes(), share = (bytes / 64 + each - 1) / each * 64;
+    const int64_t begin = tile % each * share;
+    const uint8_t* next = w.data + which * w.panel_bytes() + at * w.superblock_bytes();
+    return {next + least(begin, bytes), next + least(begin + share, bytes), (share / 64 + 2 * chunk - 1) / (2 * chunk)};
+}
+
 // Many rows of activations. `scratch` is what scratch_of_thread() counts.
 template <class V, int Bits>
 void many(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
           int64_t stride, int64_t rows, uint8_t* scratch) {
-    constexpr int kTwo = V::kPairTile > 0 ? 2 : 1, kTile = V::kPairTile > 0 ? V::kPairTile : V::kTile;
+    constexpr int kSide = V::kPairTile > 0 ? 2 : 1, kTile = V::kPairTile > 0 ? V::kPairTile : V::kTile;
     const int64_t per = 2 * w.group, chunk = most_of(1, kChunk / per), superblocks = w.superblocks();
     uint8_t* codes = scratch;
     float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);
@@ -251,18 +269,19 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
                 if (r == 0 || chunk < superblocks)
                     for (int64_t i = 0; i < panels; ++i)
                         unpack<V, Bits>(w, p + i, s, s + some, codes + i * 16 * chunk * per, scales + i * 32 * chunk);
-                const auto tile = [&](auto two, int64_t i, int64_t t, Lines lines) {
+                const auto tile = [&](auto side, int64_t i, int64_t t) {
+                    const Unpacked at{codes + i * 16 * chunk * per, scales + i * 32 * chunk, 16 * chunk * per, 32 * chunk,
+                                      w.group, 2 * some};
                     counted<kTile>(least(kTile, height - t), [&](auto count) {
-                        const Unpacked at{codes + i * 16 * chunk * per, scales + i * 32 * chunk, 16 * chunk * per, 32 * chunk,
-                                          w.group, 2 * some};
-                        unpacked_tile<V, Bits, decltype(two)::value, decltype(count)::value>(
-                            at, a, r + t, s * per / 32, sums + t * width + 16 * i, s == 0, lines);
+                        unpacked_tile<V, Bits, decltype(side)::value, decltype(count)::value>(
+                            at, a, r + t, s * per / 32, sums + t * width + 16 * i, s == 0,
+                            next_lines(w, p + i, last, s, chunk, decltype(side)::value, t / kTile, tiles));
                     });
                 };
                 for (int64_t t = 0; t < height; t += kTile) {
                     int64_t i = 0;
-                    for (; i + kTwo <= panels; i += kTwo) tile(std::integral_constant<int, kTwo>(), i, t, Lines{nullptr, 0});
-                    for (; i < panels; ++i) tile(std::integral_constant<int, 1>(), i, t, Lines{nullptr, 0});
+                    for (; i + kSide <= panels; i += kSide) tile(std::integral_constant<int, kSide>(), i, t);
+                    for (; i < panels; ++i) tile(std::integral_constant<int, 1>(), i, t);
                 }
             }
             for (int64_t t = 0; t < height; ++t)
@@ -276,7 +295,7 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 
 // From this many rows of activations on two panels are multiplied at a time, since multipliers are the limit and not
 // memory; and unpacking first is faster.
-constexpr int64_t kPaired = 5, kMany = 24;
+constexpr int64_t kPaired = 5, kMany = 64;
 
 // out (m, rows) = a W^T + bias for the panels `first` to `last`; `rows` is the width without padding.
 template <class V, int Bits>
