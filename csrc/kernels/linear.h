@@ -62,13 +62,12 @@ void quantise_rows(const float* x, int64_t stride, int64_t width, const Activati
 
 // ---- the inner loops: P panels and T rows of activations at a time -----------------------------------------------------
 
-// f with the number of rows, at most T, as a constant.
-template <int T, class F>
+// f with the number of rows, from Least to T, as a constant.
+template <int T, int Least = 1, class F>
 inline void counted(int64_t count, const F& f) {
-    if constexpr (T > 0) {
-        if (count < T) counted<T - 1>(count, f);
-        else f(std::integral_constant<int, T>());
-    }
+    if constexpr (T > Least)
+        if (count < T) return counted<T - 1, Least>(count, f);
+    f(std::integral_constant<int, T>());
 }
 
 // One block of 32 k. `Weights(p, j)` gives the codes of the j-th four k of a panel; an activation is loaded once for all
@@ -296,11 +295,18 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 // From this many rows of activations on two panels are multiplied at a time, since multipliers are the limit and not
 // memory; and unpacking first is faster.
 constexpr int64_t kPaired = 5, kMany = 64;
+constexpr int kTiled = 9;  // and tiles, where there are any: linear_tiles.h
+
+template <class V, int Bits>
+void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out, int64_t stride,
+           int64_t rows, uint8_t* scratch);
 
 // out (m, rows) = a W^T + bias for the panels `first` to `last`; `rows` is the width without padding.
 template <class V, int Bits>
 void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
             int64_t stride, int64_t rows, uint8_t* scratch) {
+    if constexpr (requires { typename V::Tiles; })
+        if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if (a.m >= kMany) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if constexpr (V::kPairTile > 0)
         if (a.m >= kPaired)
