@@ -115,6 +115,12 @@ static void product(int64_t m, int64_t rows, int64_t k, int64_t bits, int64_t gr
               const Buffer<uint8_t> scratch(linear_bytes(m, w.packed, threads), 0);
               run(kernel, LinearArguments{w.packed, x.data(), m, in.stride, out.data(), out_layout.stride, scratch.data()});
               scratch.guards("scratch");
+              for (int64_t row : {int64_t(0), m - 1}) {  // the same to the bit, whatever stands beside it
+                  const Buffer<float> alone(rows);
+                  run(kernel, LinearArguments{w.packed, x.data() + row * in.stride, 1, in.stride, alone.data(), rows, scratch.data()});
+                  if (std::memcmp(alone.data(), out.data() + row * out_layout.stride, size_t(rows) * 4) != 0)
+                      fail("row " + std::to_string(row) + " by itself gives something else");
+              }
               return Results{out.result("out", bound, out_layout)};
           });
 }
@@ -122,12 +128,12 @@ static void product(int64_t m, int64_t rows, int64_t k, int64_t bits, int64_t gr
 static void test_linear() {
     for (int64_t bits : {4, 8}) {
         for (Numbers numbers : {Numbers::random, Numbers::whole})
-            for (int64_t m : {1, 2, 3, 4, 5, 9, 16, 23, 24, 31}) {
+            for (int64_t m : {1, 2, 4, 5, 7, 9, 16, 17, 31, 66}) {
                 product(m, 5, 7, bits, 32, numbers);
                 product(m, 37, 100, bits, 64, numbers);
                 product(m, 150, 300, bits, 128, numbers);  // more panels than are unpacked at once
             }
-        for (int64_t m : {1, 9, 25}) {
+        for (int64_t m : {1, 9, 25, 70}) {
             product(m, 33, 1024, bits, 32, Numbers::extreme);
             product(m, 33, 2700, bits, 32, Numbers::random);  // more k than are unpacked at once
         }
@@ -139,7 +145,7 @@ static void test_mlp() {
     const struct { int64_t inner, k, rows, group; } shapes[] = {{48, 64, 16, 32}, {33, 100, 21, 64}, {100, 40, 150, 128}};
     for (const auto& [inner, k, rows, group] : shapes)
         for (int64_t bits : {4, 8})
-            for (int64_t m : {1, 2, 3, 9, 25})
+            for (int64_t m : {1, 2, 3, 9, 25, 70})
                 for (bool open : {true, false}) {
                     const Numbers numbers = open ? Numbers::whole : Numbers::random;
                     const Weights fc1 = weights(2 * inner, k, bits, group, numbers), fc2 = weights(rows, inner, bits, group, Numbers::random);
