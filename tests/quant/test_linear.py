@@ -107,3 +107,9 @@ def test_moving_and_casting_leave_the_codes_alone():
     assert layer.packed.dtype is torch.uint8
     assert torch.equal(layer.packed, before)
     assert "40, 20, 4 bits, group 32" in repr(layer)
+
+
+def test_no_rows_at_all():
+    linear, _ = filled(QuantLinear, 48, 40, QuantFormat(4, 32))
+    with torch.no_grad():  # in the middle of a prompt nothing is asked
+        assert linear(inputs(3, linear.in_features)[:0]).shape == (0, linear.out_features)
