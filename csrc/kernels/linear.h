@@ -305,7 +305,7 @@ void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, c
 template <class V, int Bits>
 void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
             int64_t stride, int64_t rows, uint8_t* scratch) {
-    if constexpr (requires { typename V::Tiles; })
+    if constexpr (requires { V::kTiles; })
         if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if (a.m >= kMany) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if constexpr (V::kPairTile > 0)
