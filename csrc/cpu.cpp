@@ -163,10 +163,6 @@ std::vector<Definition> definitions() {
                               "avx512_vnni"}, avx512},
         {"amx", "x86_64", {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq",
                            "avx512_vnni", "amx_tile", "amx_int8"}, amx},
-#ifdef SAMBAY_HAVE_AMX_EMULATED
-        {"amx_emulated", "x86_64", {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq",
-                                    "avx512_vnni"}, table_amx_emulated()},
-#endif
         {"neon", "aarch64", {"asimdhp", "asimddp"}, neon},
     };
 }
@@ -217,7 +213,6 @@ Choice choose(const std::string& forced) {
                 throw std::invalid_argument("cannot run here: " + one.obstacle + "; possible here: " + possible);
             continue;
         }
-        if (one.name == "amx_emulated" && one.name != forced) continue;  // for tests, and slow
         void* own[kEntries];
         std::memcpy(own, one.table, sizeof own);
         for (size_t at = 0; at < kEntries; ++at) {

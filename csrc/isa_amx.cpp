@@ -6,8 +6,7 @@
 namespace sambay {
 
 const KernelTable* table_amx() {
-    using V = Tiled<HardwareTiles>;
-    static constexpr KernelTable table = {.linear = linear_kernel<V>, .mlp = mlp_kernel<V>};
+    static constexpr KernelTable table = {.linear = linear_kernel<VTiles>, .mlp = mlp_kernel<VTiles>};
     return &table;
 }
 

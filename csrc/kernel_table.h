@@ -123,7 +123,6 @@ const KernelTable* table_portable();
 const KernelTable* table_avx2();
 const KernelTable* table_avx512();
 const KernelTable* table_amx();
-const KernelTable* table_amx_emulated();
 const KernelTable* table_neon();
 
 }  // namespace sambay

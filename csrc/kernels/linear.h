@@ -4,7 +4,9 @@
 // The matrix lies in panels of sixteen rows. A panel is a row of superblocks, each of 2 * group consecutive k:
 // 64 bytes of float16 scales (sixteen of the first group, sixteen of the second), then the codes, four
 // consecutive k of one row in each 32-bit lane. Four-bit codes of the first group are the low nibbles, those of
-// the second the high ones. A code u stands for (u - zero) * scale, with zero = 8 or 128.
+// the second the high ones. Codes of six bits have their lower four in the same way, and behind them their upper two:
+// of two lines in each line, first and second group of the first, then of the second. A code u stands for
+// (u - zero) * scale, with zero = 8, 32 or 128.
 //
 // Activations are quantised to signed bytes in blocks of 32, each with a scale: products are exact in 32-bit
 // integers within a block, and are scaled and added in float32. The zero is taken off in the integers: a sum
@@ -31,7 +33,7 @@ struct Activations {
 };
 
 template <class V>
-int32_t zero_of(const Packed& w) { return w.bits == 4 ? 8 : V::kZero8; }
+int32_t zero_of(const Packed& w) { return w.bits == 4 ? 8 : w.bits == 6 ? 32 : V::kZero8; }
 
 // Quantise block `at` of a row, 32 values, for weights with that zero.
 template <class V>
@@ -154,6 +156,19 @@ template <class V, int Bits, int P, int T>
                 block<V, 4, P, T>([c, panel_bytes](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
                                   a, row, at + parts + part, acc);
             }
+        } else if constexpr (Bits == 6) {  // in the same order
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
+                block<V, 6, P, T>([c, rest, load](int p, int j) {
+                    return V::six(load(c, p, j), false, load(rest, p, j / 2), j % 2 * 4);
+                }, first, a, row, at + part, acc);
+            }
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
+                block<V, 6, P, T>([c, rest, panel_bytes](int p, int j) {
+                    return V::six(V::bytes(c + p * panel_bytes + 64 * j), true, V::bytes(rest + p * panel_bytes + j / 2 * 64), j % 2 * 4 + 2);
+                }, second, a, row, at + parts + part, acc);
+            }
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
                 const uint8_t* c = data + 64 + 512 * part;
@@ -200,6 +215,13 @@ void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* c
                 const typename V::Bytes both = V::bytes(p + 64 + line);
                 V::store(codes + line, V::low(both));
                 V::store(codes + half + line, V::high(both));
+            }
+        } else if constexpr (Bits == 6) {
+            for (int64_t line = 0; line < half; line += 64) {
+                const typename V::Bytes both = V::bytes(p + 64 + line), rest = V::bytes(p + 64 + half + line / 128 * 64);
+                const int at = int(line / 64 % 2 * 4);
+                V::store(codes + line, V::six(both, false, rest, at));
+                V::store(codes + half + line, V::six(both, true, rest, at + 2));
             }
         } else {
             for (int64_t line = 0; line < 2 * half; line += 64) V::store(codes + line, V::whole(V::bytes(p + 64 + line)));
@@ -306,7 +328,7 @@ template <class V, int Bits>
 void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
             int64_t stride, int64_t rows, uint8_t* scratch) {
     if (!a.m) return;
-    if constexpr (requires { typename V::Tiles; })
+    if constexpr (requires { V::kTiles; })
         if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if (a.m >= kMany) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if constexpr (V::kPairTile > 0)
@@ -330,6 +352,7 @@ void product(const Packed& w, const Activations& a, float* out, int64_t stride, 
     in_turns(team, phase, size_t(w.panels()), size_t(some), [&](size_t begin, size_t end) {
         const int64_t first = int64_t(begin), last = int64_t(end);
         if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+        else if (w.bits == 6) linear<V, 6>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
         else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
     });
 }
@@ -408,6 +431,10 @@ void rows_kernel(const RowsArguments& arg, const Team& team) {
                     const int64_t e = j % w.group;
                     const uint8_t both = p[64 + e / 4 * 64 + lane * 4 + e % 4];
                     code = int32_t(half ? both >> 4 : both & 15) - 8;
+                    if (w.bits == 6) {
+                        const uint8_t rest = p[64 + 16 * w.group + e / 8 * 64 + lane * 4 + e % 4];
+                        code += (rest >> (e / 4 % 2 * 4 + half * 2) & 3) * 16 - 24;
+                    }
                 }
                 out[at] = float(code) * scales[half * 16 + lane];
             }

@@ -16,17 +16,18 @@
 namespace sambay {
 namespace {
 
-// Vectors, and the tiles that go with them.
-template <class T>
-struct Tiled : VAvx512 {
-    using Tiles = T;
-    static Ints load(const int32_t* p) { return _mm512_load_si512(p); }
+struct VTiles : VAvx512 {
+    static constexpr bool kTiles = true;
     using VAvx512::load;
+    static Ints load(const int32_t* p) { return _mm512_load_si512(p); }
 
     // Codes without their zero: for `unpack`.
     struct Signed : VAvx512 {
         static Bytes low(Bytes x) { return _mm512_sub_epi8(VAvx512::low(x), _mm512_set1_epi8(8)); }
         static Bytes high(Bytes x) { return _mm512_sub_epi8(VAvx512::high(x), _mm512_set1_epi8(8)); }
+        static Bytes six(Bytes both, bool upper, Bytes rest, int at) {
+            return _mm512_sub_epi8(VAvx512::six(both, upper, rest, at), _mm512_set1_epi8(32));
+        }
         static Bytes whole(Bytes x) { return _mm512_xor_si512(x, _mm512_set1_epi8(-128)); }
     };
 };
@@ -37,7 +38,7 @@ constexpr int64_t kTileChunk = 1024;  // k at a time: a panel's codes, and those
 // `height` rows of activations and one unpacked panel: their products are added to `sums`, which has rows of 16 * kPanels.
 // While the tile unit multiplies two blocks, the vectors scale and add those before.
 template <class V, int H>
-[[gnu::noinline]] void tile_of_rows(typename V::Tiles& tiles, const Unpacked& w, const Activations& a, int64_t row, int64_t at,
+[[gnu::noinline]] void tile_of_rows(Tiles& tiles, const Unpacked& w, const Activations& a, int64_t row, int64_t at,
                                     float* sums, bool fresh, Lines lines) {
     constexpr int64_t width = 16 * kPanels;
     alignas(64) int32_t found[4][16 * H];
@@ -49,14 +50,14 @@ template <class V, int H>
     const auto multiply = [&](auto pair, int64_t b) {
         constexpr int kFirst = 2 * decltype(pair)::value;
         const int8_t* codes = a.codes + row * a.k + 32 * (at + b);
-        tiles.template zero<kFirst>();
-        tiles.template load<4>(codes, a.k);
-        tiles.template load<6>(w.codes + 512 * b, 64);
-        tiles.template dot<kFirst, 4, 6>();
-        tiles.template zero<kFirst + 1>();
-        tiles.template load<5>(codes + 32, a.k);
-        tiles.template load<7>(w.codes + 512 * b + 512, 64);
-        tiles.template dot<kFirst + 1, 5, 7>();
+        tiles.zero<kFirst>();
+        tiles.load<4>(codes, a.k);
+        tiles.load<6>(w.codes + 512 * b, 64);
+        tiles.multiply<kFirst, 4, 6>();
+        tiles.zero<kFirst + 1>();
+        tiles.load<5>(codes + 32, a.k);
+        tiles.load<7>(w.codes + 512 * b + 512, 64);
+        tiles.multiply<kFirst + 1, 5, 7>();
     };
     int64_t group = 0, part = 0;
     const auto add = [&](const int32_t* of, int64_t b) {
@@ -69,8 +70,8 @@ template <class V, int H>
     };
     const auto finish_pair = [&](auto pair, int64_t b) {
         constexpr int kFirst = 2 * decltype(pair)::value;
-        tiles.template store<kFirst>(found[kFirst], 64);
-        tiles.template store<kFirst + 1>(found[kFirst + 1], 64);
+        tiles.store<kFirst>(found[kFirst], 64);
+        tiles.store<kFirst + 1>(found[kFirst + 1], 64);
         add(found[kFirst], b);
         add(found[kFirst + 1], b + 1);
     };
@@ -100,7 +101,7 @@ void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, c
     // the one before.
     const int64_t count = (a.m + kTileHeight - 1) / kTileHeight, height = (a.m + count - 1) / count;
     const auto row_of = [&](int64_t tile) { return least(tile * height, a.m - height); };
-    typename V::Tiles tiles{int(height)};
+    Tiles tiles{int(height)};
     for (int64_t p = first; p < last; p += kPanels) {
         const int64_t panels = least(kPanels, last - p);
         for (int64_t begin = 0; begin < count; begin += together) {

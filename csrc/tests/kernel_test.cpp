@@ -126,7 +126,7 @@ static void product(int64_t m, int64_t rows, int64_t k, int64_t bits, int64_t gr
 }
 
 static void test_linear() {
-    for (int64_t bits : {4, 8}) {
+    for (int64_t bits : {4, 6, 8}) {
         for (Numbers numbers : {Numbers::random, Numbers::whole})
             for (int64_t m : {1, 2, 4, 5, 7, 9, 16, 17, 31, 66}) {
                 product(m, 5, 7, bits, 32, numbers);
@@ -144,7 +144,7 @@ static void test_linear() {
 static void test_mlp() {
     const struct { int64_t inner, k, rows, group; } shapes[] = {{48, 64, 16, 32}, {33, 100, 21, 64}, {100, 40, 150, 128}};
     for (const auto& [inner, k, rows, group] : shapes)
-        for (int64_t bits : {4, 8})
+        for (int64_t bits : {4, 6, 8})
             for (int64_t m : {1, 2, 3, 9, 25, 70})
                 for (bool open : {true, false}) {
                     const Numbers numbers = open ? Numbers::whole : Numbers::random;
@@ -168,7 +168,7 @@ static void test_mlp() {
 }
 
 static void test_embedding_rows() {
-    for (int64_t bits : {4, 8})
+    for (int64_t bits : {4, 6, 8})
         for (int64_t group : {32, 64, 128}) {
             const Weights w = weights(37, 100, bits, group, Numbers::random);
             const Buffer<int64_t> rows{0, 36, 15, 16, 16, 31, 7};
