@@ -272,7 +272,7 @@ def test_a_number_that_is_none_stays_so():
     assert y[:20].isfinite().all()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("count", [1, 9, 30])
 def test_activations_that_are_no_numbers_stay_so(bits, count):
     format = QuantFormat(bits, 32)
@@ -298,7 +298,7 @@ def test_step_sizes_of_any_size():
     assert (y[~fine].abs() < 1e-35).all()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize(("rows", "k"), [(37, 100), (64, 256), (200, 192), (1, 1), (16, 2700)])
 def test_packed_product(bits, group, rows, k):

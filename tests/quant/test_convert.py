@@ -255,7 +255,7 @@ def test_a_full_directory_is_refused_before_the_work(random_model, tmp_path, mon
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"bits": 5}, "bits is 5: it must be one of 4, 8"),
+        ({"bits": 5}, "bits is 5: it must be one of 4, 6, 8"),
         ({"group": 48}, "group is 48: it must be one of 32, 64, 128"),
         ({"head_bits": 2}, "bits is 2"),
         ({"method": "awq"}, "method is 'awq'"),

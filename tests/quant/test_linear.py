@@ -11,7 +11,7 @@ from sambay.quant.formats import QuantFormat, pack
 from sambay.quant.linear import QuantEmbedding, QuantLinear
 from sambay.quant.rounding import quantise
 
-formats = st.builds(QuantFormat, st.sampled_from([4, 8]), st.sampled_from([32, 64, 128]))
+formats = st.builds(QuantFormat, st.sampled_from([4, 6, 8]), st.sampled_from([32, 64, 128]))
 
 
 def filled(kind, rows, columns, format, seed=0, **options):
@@ -107,9 +107,3 @@ def test_moving_and_casting_leave_the_codes_alone():
     assert layer.packed.dtype is torch.uint8
     assert torch.equal(layer.packed, before)
     assert "40, 20, 4 bits, group 32" in repr(layer)
-
-
-def test_no_rows_at_all():
-    linear, _ = filled(QuantLinear, 48, 40, QuantFormat(4, 32))
-    with torch.no_grad():  # in the middle of a prompt nothing is asked
-        assert linear(inputs(3, linear.in_features)[:0]).shape == (0, linear.out_features)

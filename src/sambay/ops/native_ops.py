@@ -51,7 +51,7 @@ class PackedMatrix:
         bias: (rows,) float32 or None.
         rows: outputs, without padding.
         k: inputs, without padding.
-        bits: 4 or 8.
+        bits: 4, 6 or 8.
         group: weights that share a scale.
     """
 

@@ -8,7 +8,8 @@ contiguous; a superblock holds, for its 16 rows r and 2 * group columns:
     bytes 0..31    the scales of its first group, r = 0..15, little-endian float16
     bytes 32..63   those of its second group
     4 bits         for j in 0..group/4-1, for r, for i in 0..3: u[r, 4j+i] | u[r, group+4j+i] << 4, u = code + 8
-    6 bits         the lower four of u = code + 32 in the same way; then the upper two, h = u >> 4, for j in 0..group/8-1:
+    6 bits         the lower four of u = code + 32 in the same way; then the upper two, h = u >> 4: for j in
+                   0..group/8-1, for r, for i in 0..3:
                    h[r, 8j+i] | h[r, group+8j+i] << 2 | h[r, 8j+4+i] << 4 | h[r, group+8j+4+i] << 6
     8 bits         for j in 0..group/2-1, for r, for i in 0..3: u[r, 4j+i], u = code + 128
 
@@ -26,7 +27,18 @@ from torch import Tensor
 
 from sambay.errors import ConfigError
 
-__all__ = ["BITS", "GROUPS", "PANEL", "QuantFormat", "dequantise", "pack", "packed_nbytes", "packed_shape", "unpack"]
+__all__ = [
+    "BITS",
+    "GROUPS",
+    "HEAD_FORMAT",
+    "PANEL",
+    "QuantFormat",
+    "dequantise",
+    "pack",
+    "packed_nbytes",
+    "packed_shape",
+    "unpack",
+]
 
 PANEL = 16
 """Rows of a panel."""
@@ -84,6 +96,10 @@ class QuantFormat:
 
     def __str__(self) -> str:
         return f"{self.bits} bits, group {self.group}"
+
+
+HEAD_FORMAT = QuantFormat(6, 128)
+"""What the embedding and the head are stored in where nothing else is said: as good as 8 bits (docs/log.md)."""
 
 
 def packed_shape(format: QuantFormat, rows: int, columns: int) -> tuple[int, int, int]:
