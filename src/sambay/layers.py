@@ -22,6 +22,9 @@ class Linear(nn.Linear):
 
     as_stored = False
 
+    def reset_parameters(self) -> None:
+        """Nothing: the model initialises all of its parts itself."""
+
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         return ops.linear(input, self.weight, self.bias)
@@ -29,6 +32,9 @@ class Linear(nn.Linear):
 
 class Embedding(nn.Embedding):
     """`nn.Embedding` on the backend that serves its weights."""
+
+    def reset_parameters(self) -> None:
+        """Nothing, as above; on the meta device torch would load its compiler, for a second, to draw no numbers."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Integer ids (N,) -> (N, embedding_dim)."""

@@ -8,12 +8,14 @@ take back, so it is made only where there is plenty.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sambay.layers import Linear
 from sambay.ops import native
@@ -54,13 +56,20 @@ def make_resident(
             return False
     pages = mmap.mmap(-1, total)
     pages.madvise(advice)
-    room, at = torch.frombuffer(pages, dtype=torch.uint8), 0
-    for module, name, old in matrices:
+    room = torch.frombuffer(pages, dtype=torch.uint8)
+
+    def place(one: tuple[nn.Module, str, Tensor], at: int) -> int:
+        module, name, old = one
         new = room[at : at + old.nbytes].view(old.dtype).view(old.shape)
         getattr(module, name).data = new.copy_(old)
-        at += _aligned(old.nbytes)
-        if progress is not None:
-            progress(at, total)
+        return _aligned(old.nbytes)
+
+    places, done = itertools.accumulate((_aligned(x.nbytes) for _, _, x in matrices), initial=0), 0
+    with ThreadPoolExecutor(native.threads() if native.available() else 1) as pool:  # copying needs no lock of Python's
+        for nbytes in pool.map(place, matrices, places):
+            done += nbytes
+            if progress is not None:
+                progress(done, total)
     return True
 
 
