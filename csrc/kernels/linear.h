@@ -62,11 +62,11 @@ void quantise_rows(const float* x, int64_t stride, int64_t width, const Activati
 
 // ---- the inner loops: P panels and T rows of activations at a time -----------------------------------------------------
 
-// f with the number of rows, from Least to T, as a constant.
-template <int T, int Least = 1, class F>
+// f with the number of rows, from 1 to T, as a constant.
+template <int T, class F>
 inline void counted(int64_t count, const F& f) {
-    if constexpr (T > Least)
-        if (count < T) return counted<T - 1, Least>(count, f);
+    if constexpr (T > 1)
+        if (count < T) return counted<T - 1>(count, f);
     f(std::integral_constant<int, T>());
 }
 
@@ -295,7 +295,7 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 // From this many rows of activations on two panels are multiplied at a time, since multipliers are the limit and not
 // memory; and unpacking first is faster.
 constexpr int64_t kPaired = 5, kMany = 64;
-constexpr int kTiled = 9;  // and tiles, where there are any: linear_tiles.h
+constexpr int64_t kTiled = 9;  // and tiles, where there are any: linear_tiles.h
 
 template <class V, int Bits>
 void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out, int64_t stride,
