@@ -127,7 +127,7 @@ template <class V, int Bits, int P, int T>
 [[gnu::noinline]] void packed_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, Lines& lines, float* sums) {
     const int64_t bytes = w.superblock_bytes(), parts = w.group / 32, panel_bytes = w.panel_bytes();
     const uint8_t* data = w.data + panel * panel_bytes;
-    const auto load = [panel_bytes](const uint8_t* codes, int p, int j) {
+    const auto load = [&](const uint8_t* codes, int p, int j) {
         if constexpr (P == 1) return ahead<V>(codes + 64 * j);
         else return V::bytes(codes + p * panel_bytes + 64 * j);
     };
@@ -147,17 +147,17 @@ template <class V, int Bits, int P, int T>
             // First all low nibbles, then all high ones, in the order of k, as `unpack` lays them out.
             for (int64_t part = 0; part < parts; ++part) {
                 const uint8_t* c = data + 64 + 512 * part;
-                block<V, 4, P, T>([c, load](int p, int j) { return V::low(load(c, p, j)); }, first, a, row, at + part, acc);
+                block<V, 4, P, T>([&, c](int p, int j) { return V::low(load(c, p, j)); }, first, a, row, at + part, acc);
             }
             for (int64_t part = 0; part < parts; ++part) {
                 const uint8_t* c = data + 64 + 512 * part;
-                block<V, 4, P, T>([c, panel_bytes](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
+                block<V, 4, P, T>([&, c](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
                                   a, row, at + parts + part, acc);
             }
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
                 const uint8_t* c = data + 64 + 512 * part;
-                block<V, 8, P, T>([c, load](int p, int j) { return V::whole(load(c, p, j)); }, part < parts ? first : second, a, row,
+                block<V, 8, P, T>([&, c](int p, int j) { return V::whole(load(c, p, j)); }, part < parts ? first : second, a, row,
                                   at + part, acc);
             }
         }
