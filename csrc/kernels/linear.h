@@ -64,11 +64,11 @@ void quantise_rows(const float* x, int64_t stride, int64_t width, const Activati
 
 // ---- the inner loops: P panels and T rows of activations at a time -----------------------------------------------------
 
-// f with the number of rows, from Least to T, as a constant.
-template <int T, int Least = 1, class F>
+// f with the number of rows, from 1 to T, as a constant.
+template <int T, class F>
 inline void counted(int64_t count, const F& f) {
-    if constexpr (T > Least)
-        if (count < T) return counted<T - 1, Least>(count, f);
+    if constexpr (T > 1)
+        if (count < T) return counted<T - 1>(count, f);
     f(std::integral_constant<int, T>());
 }
 
@@ -129,7 +129,7 @@ template <class V, int Bits, int P, int T>
 [[gnu::noinline]] void packed_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, Lines& lines, float* sums) {
     const int64_t bytes = w.superblock_bytes(), parts = w.group / 32, panel_bytes = w.panel_bytes();
     const uint8_t* data = w.data + panel * panel_bytes;
-    const auto load = [panel_bytes](const uint8_t* codes, int p, int j) {
+    const auto load = [&](const uint8_t* codes, int p, int j) {
         if constexpr (P == 1) return ahead<V>(codes + 64 * j);
         else return V::bytes(codes + p * panel_bytes + 64 * j);
     };
@@ -149,11 +149,11 @@ template <class V, int Bits, int P, int T>
             // First all low nibbles, then all high ones, in the order of k, as `unpack` lays them out.
             for (int64_t part = 0; part < parts; ++part) {
                 const uint8_t* c = data + 64 + 512 * part;
-                block<V, 4, P, T>([c, load](int p, int j) { return V::low(load(c, p, j)); }, first, a, row, at + part, acc);
+                block<V, 4, P, T>([&, c](int p, int j) { return V::low(load(c, p, j)); }, first, a, row, at + part, acc);
             }
             for (int64_t part = 0; part < parts; ++part) {
                 const uint8_t* c = data + 64 + 512 * part;
-                block<V, 4, P, T>([c, panel_bytes](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
+                block<V, 4, P, T>([&, c](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
                                   a, row, at + parts + part, acc);
             }
         } else if constexpr (Bits == 6) {  // in the same order
@@ -172,7 +172,7 @@ template <class V, int Bits, int P, int T>
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
                 const uint8_t* c = data + 64 + 512 * part;
-                block<V, 8, P, T>([c, load](int p, int j) { return V::whole(load(c, p, j)); }, part < parts ? first : second, a, row,
+                block<V, 8, P, T>([&, c](int p, int j) { return V::whole(load(c, p, j)); }, part < parts ? first : second, a, row,
                                   at + part, acc);
             }
         }
@@ -317,7 +317,7 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 // From this many rows of activations on two panels are multiplied at a time, since multipliers are the limit and not
 // memory; and unpacking first is faster.
 constexpr int64_t kPaired = 5, kMany = 64;
-constexpr int kTiled = 9;  // and tiles, where there are any: linear_tiles.h
+constexpr int64_t kTiled = 9;  // and tiles, where there are any: linear_tiles.h
 
 template <class V, int Bits>
 void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out, int64_t stride,

@@ -1,12 +1,11 @@
 // Products with a quantised matrix on tiles, from nine rows of activations on.
 //
-// Why integers, and why in blocks of 32: every block of 32 k has scales of its own on both sides, so that a tile can add
-// up no more than that. Then 16 x 16 results cost 16 cycles of the tile unit, and about 28 to read, convert, scale and
-// add their sums (56 loads, 48 vector operations, two of each a cycle), where AVX-512 VNNI needs 88; and what comes out is
-// the same to the bit as there, so that a row's results still do not depend on how many rows stand beside it. The
-// alternatives: bfloat16 tiles need no scaling, but twice the bytes of weights, and round (2e-3 to 3e-3 beside
-// activations in bytes); bytes with a scale for every 128 k or more would reach twice the rate and lose 1.8e-2, or need
-// another file format.
+// Integers, in blocks of 32: both sides have a scale for every block of 32 k, so that a tile can add up no more than
+// that. Sixteen rows of a block and a panel then take the tile unit 16 cycles, and the vectors about 30 to read, convert,
+// scale and add what it found (60 loads and 48 operations, two of each a cycle; they overlap), where AVX-512 VNNI needs 88.
+// And they give the same to the bit: a row's results still do not depend on how many rows stand beside it. bfloat16 tiles
+// have no such tail, but two bytes a weight, half the rate, and they round (2e-3 to 3e-3); bytes with a scale for 128 k or
+// more could be twice as fast as these, but lose 1.8e-2 or need another file format.
 #pragma once
 
 #include "linear.h"
@@ -32,60 +31,70 @@ struct VTiles : VAvx512 {
     };
 };
 
-constexpr int kTileHeight = 16;
+constexpr int64_t kTileHeight = 16;
 constexpr int64_t kTileChunk = 1024;  // k at a time: a panel's codes, and those of sixteen rows, fit into the first-level cache
 
+// Blocks `b` to b + N of one panel and a tile of rows: sums of products, in C tiles 0 to N - 1.
+template <int N, int At = 0>
+inline void multiply_blocks(Tiles& tiles, const int8_t* codes, int64_t stride, const uint8_t* weights) {
+    if constexpr (At < N) {
+        constexpr int kA = 4 + At % 2, kB = 6 + At % 2;
+        tiles.zero<At>();
+        tiles.load<kA>(codes + 32 * At, stride);
+        tiles.load<kB>(weights + 512 * At, 64);
+        tiles.multiply<At, kA, kB>();
+        multiply_blocks<N, At + 1>(tiles, codes, stride, weights);
+    }
+}
+
+template <int N, int At = 0>
+inline void store_blocks(Tiles& tiles, int32_t (*found)[256]) {
+    if constexpr (At < N) {
+        tiles.store<At>(found[At], 64);
+        store_blocks<N, At + 1>(tiles, found);
+    }
+}
+
 // `height` rows of activations and one unpacked panel: their products are added to `sums`, which has rows of 16 * kPanels.
-// While the tile unit multiplies two blocks, the vectors scale and add those before.
-template <class V, int H>
-[[gnu::noinline]] void tile_of_rows(Tiles& tiles, const Unpacked& w, const Activations& a, int64_t row, int64_t at,
+template <class V>
+[[gnu::noinline]] void tile_of_rows(Tiles& tiles, int64_t height, const Unpacked& w, const Activations& a, int64_t row, int64_t at,
                                     float* sums, bool fresh, Lines lines) {
     constexpr int64_t width = 16 * kPanels;
-    alignas(64) int32_t found[4][16 * H];
-    typename V::Floats acc[H];
-    for (int r = 0; r < H; ++r) acc[r] = fresh ? V::floats(0) : V::load(sums + r * width);
+    alignas(64) int32_t found[4][256];
+    for (int64_t r = 0; fresh && r < height; ++r) V::store(sums + r * width, V::floats(0));
     const int64_t parts = w.group / 32, blocks = w.groups * parts;
-
-    // Blocks b and b + 1, on the first or second pair of tiles.
-    const auto multiply = [&](auto pair, int64_t b) {
-        constexpr int kFirst = 2 * decltype(pair)::value;
+    const auto multiply = [&](int64_t b) {  // there is always an even number of blocks
         const int8_t* codes = a.codes + row * a.k + 32 * (at + b);
-        tiles.zero<kFirst>();
-        tiles.load<4>(codes, a.k);
-        tiles.load<6>(w.codes + 512 * b, 64);
-        tiles.multiply<kFirst, 4, 6>();
-        tiles.zero<kFirst + 1>();
-        tiles.load<5>(codes + 32, a.k);
-        tiles.load<7>(w.codes + 512 * b + 512, 64);
-        tiles.multiply<kFirst + 1, 5, 7>();
+        if (b + 4 <= blocks) multiply_blocks<4>(tiles, codes, a.k, w.codes + 512 * b);
+        else if (b < blocks) multiply_blocks<2>(tiles, codes, a.k, w.codes + 512 * b);
     };
     int64_t group = 0, part = 0;
-    const auto add = [&](const int32_t* of, int64_t b) {
-        const typename V::Floats scale = V::load(w.scales + 16 * group);
-        if (++part == parts) part = 0, ++group;
-        lines.step();
-        const float* scales = a.scales + (at + b) * a.m + row;
-        for (int r = 0; r < H; ++r)  // as in `block`
-            acc[r] = V::fma(V::to_floats(V::load(of + 16 * r)), V::mul(scale, V::floats(scales[r])), acc[r]);
+    const auto add = [&](auto count, int64_t b) {
+        constexpr int N = decltype(count)::value;
+        typename V::Floats scale[N];
+        const float* scales[N];
+        for (int i = 0; i < N; ++i) {
+            lines.step();
+            scale[i] = V::load(w.scales + 16 * group);
+            if (++part == parts) part = 0, ++group;
+            scales[i] = a.scales + (at + b + i) * a.m + row;
+        }
+        for (int64_t r = 0; r < height; ++r) {
+            auto sum = V::load(sums + r * width);
+            for (int i = 0; i < N; ++i)  // as in `block`
+                sum = V::fma(V::to_floats(V::load(found[i] + 16 * r)), V::mul(scale[i], V::floats(scales[i][r])), sum);
+            V::store(sums + r * width, sum);
+        }
     };
-    const auto finish_pair = [&](auto pair, int64_t b) {
-        constexpr int kFirst = 2 * decltype(pair)::value;
-        tiles.store<kFirst>(found[kFirst], 64);
-        tiles.store<kFirst + 1>(found[kFirst + 1], 64);
-        add(found[kFirst], b);
-        add(found[kFirst + 1], b + 1);
-    };
-    const std::integral_constant<int, 0> first;
-    const std::integral_constant<int, 1> second;
-    multiply(first, 0);  // there are always two blocks, and an even number of them
+    multiply(0);
     for (int64_t b = 0; b < blocks; b += 4) {
-        if (b + 2 < blocks) multiply(second, b + 2);
-        finish_pair(first, b);
-        if (b + 2 >= blocks) break;
-        if (b + 4 < blocks) multiply(first, b + 4);
-        finish_pair(second, b + 2);
+        const bool four = b + 4 <= blocks;
+        if (four) store_blocks<4>(tiles, found);
+        else store_blocks<2>(tiles, found);
+        multiply(b + 4);  // the tile unit has work while the vectors scale and add what it found before
+        if (four) add(std::integral_constant<int, 4>(), b);
+        else add(std::integral_constant<int, 2>(), b);
     }
-    for (int r = 0; r < H; ++r) V::store(sums + r * width, acc[r]);
 }
 
 // As `many` of linear.h.
@@ -97,8 +106,7 @@ void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, c
     float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);
     float* sums = scales + kPanels * 32 * chunk;
     constexpr int64_t width = 16 * kPanels, together = kRows / kTileHeight;
-    // All tiles have one height, at least kTiled, and so one configuration: the last begins early and repeats rows of
-    // the one before.
+    // All tiles have one height, and so one configuration: the last begins early and repeats rows of the one before.
     const int64_t count = (a.m + kTileHeight - 1) / kTileHeight, height = (a.m + count - 1) / count;
     const auto row_of = [&](int64_t tile) { return least(tile * height, a.m - height); };
     Tiles tiles{int(height)};
@@ -115,10 +123,8 @@ void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, c
                     for (int64_t t = 0; t < some; ++t) {
                         const Unpacked panel{codes + i * 16 * chunk * per, scales + i * 32 * chunk, 0, 0, w.group, 2 * depth};
                         const Lines lines = next_lines(w, p + i, last, s, chunk, 1, t, some);
-                        counted<kTileHeight, kTiled>(height, [&](auto rows_of_tile) {
-                            tile_of_rows<V, decltype(rows_of_tile)::value>(tiles, panel, a, row_of(begin + t), s * per / 32,
-                                                                           sums + t * height * width + 16 * i, s == 0, lines);
-                        });
+                        tile_of_rows<V>(tiles, height, panel, a, row_of(begin + t), s * per / 32,
+                                        sums + t * height * width + 16 * i, s == 0, lines);
                     }
             }
             for (int64_t t = 0; t < some; ++t)
