@@ -53,7 +53,8 @@ def assert_pages_add_up(pool, held=(), spare=()):
         for one in kept:
             count.update((*one.pages, *one.fixed))
     assert sorted([*(used + idle), *shared.free]) == list(range(shared.tiles.pages))
-    assert all(shared.holders(page) == (used + idle)[page] for page in range(shared.tiles.pages))
+    assert shared._holders == [(used + idle)[page] for page in range(shared.tiles.pages)]
+    assert shared.in_use(range(shared.tiles.pages)) == len(used)
     assert shared.idle == len(set(idle) - set(used))
     assert [len(t) for t in shared.tables] == [-(-n // state_module.PAGE_SIZE) for n in pool.lengths]
 

@@ -140,9 +140,9 @@ class SharedKV:
         """Bytes held, used pages and free ones."""
         return self.tiles.nbytes
 
-    def holders(self, page: int) -> int:
-        """How many hold a page; 0 if it is free."""
-        return self._holders[page]
+    def in_use(self, pages: Iterable[int]) -> int:
+        """How many of these pages someone cannot do without."""
+        return sum(self._holders[page] > self._spares[page] for page in pages)
 
     def missing(self, slot: int, length: int, start: int | None = None) -> int:
         """How many pages `reserve` would take."""
@@ -453,9 +453,14 @@ class StatePool:
         self.lengths[slot] = snapshot.length
 
     @property
+    def fixed_nbytes(self) -> int:
+        """Bytes of the states of fixed size of one sequence."""
+        return sum(state.nbytes for state in self.fixed) // self.slots
+
+    @property
     def fixed_pages(self) -> int:
-        """Pages that the states of fixed size of one sequence take when they are held."""
-        return -(-sum(state.nbytes for state in self.fixed) // (self.slots * self.shared.tiles.page_bytes))
+        """Pages that these take when they are held."""
+        return -(-self.fixed_nbytes // self.shared.tiles.page_bytes)
 
     def hold(self, slot: int, *, spare: bool = False) -> Held:
         """Keep what the sequence in an open slot remembers, which goes on: its pages are shared, the rest is copied.
