@@ -95,10 +95,9 @@ def run_all(scheduler, memory, limits):
 )
 def test_limits_are_kept_and_no_one_starves(limits, sizes, pages, seed):
     dice = random.Random(seed)
+    pauses = [dice.choice([sys.maxsize, max(1, length // 2)]) for length, _, _ in sizes]
     sequences = [
-        _Sequence(
-            length, arrival=i, then=then, priority=priority, pause=dice.choice([sys.maxsize, max(1, length // 2)])
-        )
+        _Sequence(length, arrival=i, then=then, priority=priority, pause=pauses[i])
         for i, (length, then, priority) in enumerate(sizes)
     ]
     scheduler, memory = make(limits, sequences, pages)

@@ -16,26 +16,27 @@ __all__ = ["Memory", "Scheduler", "Sequence", "Share"]
 
 
 class Sequence(Protocol):
-    """What is scheduled.
-
-    Attributes:
-        rank: its place in the order, lowest first: priority, arrival, and which of a request's completions it is.
-        length: tokens so far.
-        computed: of these, how many have been computed.
-        pause: the number of computed tokens that a step must not pass.
-        ready: False while it waits for the state after its prompt, which a sibling computes.
-    """
+    """What is scheduled."""
 
     @property
-    def rank(self) -> tuple[int, int, int]: ...  # noqa: D102
+    def rank(self) -> tuple[int, int, int]:
+        """Its place in the order, lowest first: priority, arrival, and which of a request's completions it is."""
+
     @property
-    def length(self) -> int: ...  # noqa: D102
+    def length(self) -> int:
+        """Tokens so far."""
+
     @property
-    def computed(self) -> int: ...  # noqa: D102
+    def computed(self) -> int:
+        """Of these, how many have been computed."""
+
     @property
-    def pause(self) -> int: ...  # noqa: D102
+    def pause(self) -> int:
+        """The number of computed tokens that a step must not pass."""
+
     @property
-    def ready(self) -> bool: ...  # noqa: D102
+    def ready(self) -> bool:
+        """False while it waits for the state after its prompt, which a sibling computes."""
 
 
 S = TypeVar("S", bound=Sequence)

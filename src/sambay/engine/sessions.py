@@ -67,6 +67,8 @@ class Sessions:
                 lengths = (0, *header.lengths)
                 if header.tokens != lengths[-1] or any(a >= b for a, b in pairwise(lengths)):
                     raise StateError(f"{path} has a text of another length than its state: it is damaged, remove it")
+                if path.name != _name(ids):
+                    raise StateError(f"{path} has another text than its name says: it is damaged, remove it")
             except StateError as error:
                 _warn(error)
                 continue
@@ -88,8 +90,7 @@ class Sessions:
         fixed = [self._fixed_bytes(one.held) for one in kept if one.held is not None]
         assert snapshot.held is not None
         header = state_header(self._pool, self._mark, [one.length for one in kept], len(ids))
-        name = hashlib.sha256(np.asarray(ids, dtype="<i4").tobytes()).hexdigest()[:32]
-        path, pages = self.directory / (name + _SUFFIX), snapshot.held.pages
+        path, pages = self.directory / _name(ids), snapshot.held.pages
         try:
             atomic_write(path, lambda temporary: write_state(temporary, header, ids, fixed, self._pool, pages))
         except OSError as error:
@@ -162,6 +163,10 @@ class Sessions:
     def _use(self, path: Path) -> None:
         with contextlib.suppress(OSError):
             os.utime(path)
+
+
+def _name(ids: Sequence[int]) -> str:
+    return hashlib.sha256(np.asarray(ids, dtype="<i4").tobytes()).hexdigest()[:32] + _SUFFIX
 
 
 def _age(path: Path) -> float:
