@@ -7,7 +7,7 @@ import pytest
 
 from sambay.bench import decode, machine
 from sambay.bench.probes import MatrixProbe
-from sambay.cli.bench import COMMANDS, _bytes
+from sambay.cli.bench import COMMANDS
 from sambay.ops import native
 
 SMALL = {
@@ -164,13 +164,6 @@ def test_impossible_options(sambay, checkpoint, monkeypatch, tmp_path, arguments
     mode, *rest = arguments
     check(sambay("bench", mode, checkpoint, *rest), words)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("20GB", 20 * 10**9), ("512 MiB", 2**29), ("1.5kB", 1500), (" 0.5TiB ", 2**39)]
-)
-def test_amounts_of_memory(text, expected):
-    assert _bytes("--memory", text) == expected
 
 
 def test_unknown_models_and_modes(sambay, tmp_path):

@@ -303,7 +303,7 @@ def test_the_budget_by_default(model, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("20GB", 20 * 10**9), ("1.5 GiB", 3 << 29), (" 512MiB", 512 << 20), ("3kB", 3000), (12345, 12345)],
+    [("20GB", 20 * 10**9), ("1.5 GiB", 3 << 29), (" 0.5TiB ", 1 << 39), ("1.5kB", 1500), (12345, 12345)],
 )
 def test_amounts_of_memory(text, size):
     assert memory_bytes(text) == size

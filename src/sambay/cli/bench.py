@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -266,7 +265,9 @@ def throughput(
     It is not one long run: steps are timed at some depths, and the cost between them is interpolated.
     """
     batches = _numbers("--batch", batch, 1)
-    budget = None if memory is None else _bytes("--memory", memory)
+    from sambay.engine.budget import memory_bytes  # torch takes a second, which help need not wait for
+
+    budget = None if memory is None else memory_bytes(memory, "--memory")
     run = _Run(context, "throughput", as_json, plot, save, threads, peer, peer_flash)
     found, other = run.open(model, dtype, kv_cache_dtype, mmap), run.open_peer()
     length = _length(found, prompt, generate)
@@ -307,15 +308,6 @@ def _numbers(option: str, text: str, least: int) -> list[int]:
         if int(word) not in found:
             found.append(int(word))
     return found
-
-
-def _bytes(option: str, text: str) -> int:
-    """An amount of memory, such as "20GB" or "512 MiB"."""
-    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([kMGT])(i?)B", text.strip(), re.ASCII)
-    if found is None:
-        raise ConfigError(f"{option} {text!r} is no amount of memory: give one such as 20GB or 512MiB")
-    number, prefix, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** ("kMGT".index(prefix) + 1))
 
 
 def _length(found: BenchModel, prompt: int, generate: int | None) -> int:

@@ -35,8 +35,12 @@ class Budget:
     nbytes: int
 
 
-def memory_bytes(memory: int | str) -> int:
-    """An amount of memory in bytes, such as 2000000000, "20GB" or "512 MiB".
+def memory_bytes(memory: int | str, name: str = "memory") -> int:
+    """An amount of memory in bytes.
+
+    Args:
+        memory: such as 2000000000, "20GB" or "512 MiB".
+        name: what it is called where it was given.
 
     Raises:
         ConfigError: it is none.
@@ -48,7 +52,7 @@ def memory_bytes(memory: int | str) -> int:
             return int(float(number) * (1024 if binary else 1000) ** ("kMGT".index(prefix) + 1))
     elif isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
-    raise ConfigError(f"memory {memory!r} is no amount of memory: give one such as 20GB or 512MiB")
+    raise ConfigError(f"{name} {memory!r} is no amount of memory: give one such as 20GB or 512MiB")
 
 
 def make_budget(model: SambaY, slots: int, max_model_len: int | None = None, memory: int | None = None) -> Budget:
