@@ -166,6 +166,24 @@ def test_impossible_options(sambay, checkpoint, monkeypatch, tmp_path, arguments
     assert list(tmp_path.iterdir()) == []
 
 
+def test_prefix(sambay, checkpoint, tmp_path):
+    plot = tmp_path / "plot.svg"
+    typed = ("bench", "prefix", checkpoint, "--prompt", 80, "--turns", 2, "--new", 3, "--generate", 2, "--rounds", 1)
+    result = sambay(*typed, "--plot", plot)
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[3].split() == [
+        *["turn", "prompt", "cache", "not", "computed", "ms,", "median", "quartiles", "min", "share"]
+    ]
+    assert [line.split()[:4] for line in lines[4:8]] == [
+        ["1", "80", "off", "0"], ["1", "80", "on", "0"], ["2", "85", "off", "0"], ["2", "85", "on", "81"]
+    ]  # fmt: skip
+    assert plot.exists()
+    found = json.loads(sambay(*typed, "--json").out)
+    assert found["mode"] == "prefix"
+    assert found["shapes"] == {"prompt": 80, "turns": 2, "new": 3, "generate": 2, "rounds": 1}
+
+
 def test_unknown_models_and_modes(sambay, tmp_path):
     check(sambay("bench", "decode", tmp_path / "nope"), "does not exist")
     check(sambay("bench", "decode", "random:huge"), "there is no preset 'huge'")

@@ -282,6 +282,34 @@ def throughput(
     run.finish(shapes | {"points": points, "tokens": tokens, "rounds": rounds}, results)
 
 
+def prefix(
+    context: typer.Context,
+    model: Model = None,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the first question.")] = 2048,
+    turns: Annotated[int, typer.Option(min=1, help="Questions of the conversation.")] = 4,
+    new: Annotated[int, typer.Option(min=1, help="Tokens of each further question.")] = 32,
+    generate: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 32,
+    rounds: Rounds = 3,
+    dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
+    threads: options.Threads = None,
+    as_json: AsJson = False,
+    plot: Plot = None,
+    save: Save = None,
+) -> None:
+    """Time the first token of each answer of a conversation, with the prefix cache and without it."""
+    run = _Run(context, "prefix", as_json, plot, save, threads)
+    found = run.open(model, dtype, kv_cache_dtype, mmap)
+    with task_progress("Measuring") as bar:
+        from sambay.bench.prefix import measure_prefix
+
+        results = measure_prefix(
+            found.model, prompt, turns=turns, new=new, generate=generate, rounds=rounds, progress=bar.update
+        )
+    run.finish({"prompt": prompt, "turns": turns, "new": new, "generate": generate, "rounds": rounds}, results)
+
+
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "machine": (machine, "Examples:\n\nsambay bench machine --plot machine.png\n"),
     "decode": (decode, "Examples:\n\nsambay bench decode random:phi4-mini-flash:4 --batch 1 --depth 0,8192\n"),
@@ -292,6 +320,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
         "Examples:\n\nsambay bench throughput --batch 1,16 --prompt 512 --generate 64\n\n"
         "sambay bench throughput random:phi4-mini-flash:4 --batch 1 --memory 20GB --peer llama.cpp\n",
     ),
+    "prefix": (prefix, "Examples:\n\nsambay bench prefix --prompt 7000 --turns 5 --plot prefix.png\n"),
 }
 """The modes, with their examples."""
 
