@@ -1,6 +1,7 @@
 """The states of sequences: taken, given back, forked, parked and resumed without a bit of difference."""
 
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -44,11 +45,17 @@ def assert_same(one, other):
         assert torch.equal(a, b)
 
 
-def assert_pages_add_up(pool):
-    """Every page is free or in one table, once; every table has just the pages that its sequence needs."""
+def assert_pages_add_up(pool, held=(), spare=()):
+    """Every page is free or held as often as it is in tables and holds; a table has just the pages that it needs."""
     shared = pool.shared
-    used = [page for table in shared.tables for page in table]
-    assert sorted(used + shared.free) == list(range(shared.tiles.pages))
+    used, idle = Counter(page for table in shared.tables for page in table), Counter()
+    for kept, count in ((held, used), (spare, idle)):
+        for one in kept:
+            count.update((*one.pages, *one.fixed))
+    assert sorted([*(used + idle), *shared.free]) == list(range(shared.tiles.pages))
+    assert shared._holders == [(used + idle)[page] for page in range(shared.tiles.pages)]
+    assert shared.in_use(range(shared.tiles.pages)) == len(used)
+    assert shared.idle == len(set(idle) - set(used))
     assert [len(t) for t in shared.tables] == [-(-n // state_module.PAGE_SIZE) for n in pool.lengths]
 
 
@@ -106,7 +113,7 @@ def shared_cache(slots=3, pages=2):
 
 
 def put(cache, slot, start, values):
-    cache.reserve(slot, start + len(values))
+    cache.reserve(slot, start + len(values), start)
     write(cache, slot, start, values, -values)
 
 
@@ -164,8 +171,10 @@ def test_shared_cache_copy_snapshot_restore_reset(small_pages):
     cache.copy(0, 1, 9)  # what slot 1 had is given back
     assert_holds(cache, 1, line[:9])
     assert len(cache.tables[1]) == 3
-    assert not set(cache.tables[0]) & set(cache.tables[1])
+    assert cache.tables[1] == cache.tables[0]  # shared
     put(cache, 1, 9, other)
+    assert cache.tables[1][:2] == cache.tables[0][:2]  # what is full stays so, what is written to was copied
+    assert cache.tables[1][2] != cache.tables[0][2]
     assert_holds(cache, 0, line)
     saved = cache.snapshot(0, 11)
     cache.reset(0)
@@ -294,14 +303,15 @@ def test_slots_and_pages_do_not_matter(build, small_pages, dtype):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
-    """Open, append, fork, park, resume, reset, close at random, against a list of what each slot has seen."""
+def test_nothing_leaks_in_many_operations(pair, small_pages, seed):
+    """Open, append, fork, park, hold, close and more at random, against a list of what each slot has seen."""
     model, oracle = pair
     rng = random.Random(seed)
     pool = StatePool(model.config, 5, tokens=1)
-    seen, parked = {}, []
-    for _ in range(200):
-        act = rng.choice(["open", "append", "append", "append", "append", "copy", "park", "resume", "reset", "close"])
+    seen, parked, held = {}, [], {False: [], True: []}
+    acts = ["open", *["append"] * 5, "copy", "park", "resume", "hold", "hold", "go on", "release", "reset", "close"]
+    for _ in range(250):
+        act = rng.choice(acts)
         slot = rng.choice(list(seen)) if seen else None
         if act == "open":
             if len(seen) == 5:
@@ -337,6 +347,15 @@ def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
         elif act == "resume" and parked:
             snapshot, seen[slot] = rng.choice(parked)
             pool.restore(slot, snapshot)
+        elif act == "hold":
+            spare = rng.random() < 0.5
+            held[spare].append((pool.hold(slot, spare=spare), list(seen[slot])))
+        elif act == "go on" and held[False] + held[True]:
+            kept, seen[slot] = rng.choice(held[False] + held[True])
+            pool.resume(slot, kept)
+            seen[slot] = list(seen[slot])
+        elif act == "release" and held[spare := rng.random() < 0.5]:
+            pool.release(held[spare].pop(rng.randrange(len(held[spare])))[0], spare=spare)
         elif act == "reset":
             pool.reset(slot)
             seen[slot] = []
@@ -345,7 +364,10 @@ def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
             del seen[slot]
         assert pool.free_slots == 5 - len(seen)
         assert [pool.lengths[s] for s in seen] == [len(ids) for ids in seen.values()]
-        assert_pages_add_up(pool)
+        assert_pages_add_up(pool, *([kept for kept, _ in held[spare]] for spare in (False, True)))
+    for spare in (False, True):
+        for kept, _ in held[spare]:
+            pool.release(kept, spare=spare)
     for slot in list(seen):
         if seen[slot]:
             found = feed(model, pool, slot, text(2))[-1].double().numpy()
@@ -354,6 +376,68 @@ def test_nothing_leaks_in_two_hundred_operations(pair, small_pages, seed):
         pool.close(slot)
     assert_pages_add_up(pool)
     assert len(pool.shared.free) == pool.shared.tiles.pages
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cache_dtype"),
+    [(torch.float32, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16), (torch.float32, torch.int8)],
+)
+@pytest.mark.parametrize("length", [0, 1, 64, 70, 200])
+def test_what_is_held_goes_on_identically(build, dtype, cache_dtype, length):
+    """As often as one likes, in any slot, while those who share its pages write on."""
+    model, _ = build(seed=2, dtype=dtype, hidden_size=32)
+    pool = opened(StatePool(model.config, 3, dtype=dtype, cache_dtype=cache_dtype))
+    if length:
+        feed(model, pool, 1, text(length))
+    kept, before = pool.hold(1), pool.snapshot(1)
+    assert (kept.length, len(kept.fixed)) == (length, pool.fixed_pages)
+    assert kept.pages == tuple(pool.shared.tables[1])
+    expected = feed(model, pool, 1, text(9, seed=1))
+    for slot in (0, 2, 1):
+        feed(model, pool, slot, text(75, seed=4))
+        pool.resume(slot, kept)
+        assert_same(pool.snapshot(slot), before)
+        assert torch.equal(feed(model, pool, slot, text(9, seed=1)), expected)
+    assert_pages_add_up(pool, [kept])
+    pool.release(kept)
+    for slot in range(3):
+        pool.close(slot)
+    assert len(pool.shared.free) == pool.shared.tiles.pages
+
+
+def test_forks_share_pages_until_they_write(pair):
+    model, _ = pair
+    pool = opened(StatePool(model.config, 4, tokens=64 * 20))
+    feed(model, pool, 0, text(150))
+    before = len(pool.shared.free)
+    for slot in (1, 2, 3):
+        pool.copy(0, slot)
+    assert len(pool.shared.free) == before
+    for slot in (1, 2, 3):
+        feed(model, pool, slot, text(2, seed=slot))
+    assert len(pool.shared.free) == before - 3  # the last page of each
+    pool.close(0)
+    assert len(pool.shared.free) == before - 2
+    assert_pages_add_up(pool, ())
+
+
+def test_a_pool_that_does_not_grow(pair):
+    """It says so, and is as it was."""
+    model, _ = pair
+    pool = StatePool(model.config, 3, tokens=64 * 4, growing=False)
+    first, second = pool.open(), pool.open()
+    size = pool.nbytes
+    feed(model, pool, first, text(100))
+    before, tables, free = pool.snapshot(first), [list(t) for t in pool.shared.tables], list(pool.shared.free)
+    for lengths, slots in (((200,), (first,)), ((60, 70), (first, second))):
+        with pytest.raises(ContextError, match="3 pages of 64 tokens are needed and 2 of 4 are free"):
+            pool.batch(text(sum(lengths)), lengths, slots)
+    with pytest.raises(ContextError, match="pages"):
+        pool.shared.take(3)
+    assert_same(pool.snapshot(first), before)
+    assert (pool.shared.tables, pool.shared.free) == (tables, free)
+    assert feed(model, pool, first, text(156)).shape == (156, 48)
+    assert pool.nbytes == size
 
 
 def poison(pool, live):

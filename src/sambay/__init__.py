@@ -14,7 +14,7 @@ from sambay._version import __version__
 
 if TYPE_CHECKING:
     from sambay.config import PRESETS, LayerRole, SambaYConfig, preset
-    from sambay.engine import LLM, CompletionOutput, RequestOutput, SamplingParams, StreamEvent
+    from sambay.engine import LLM, AsyncEngine, CompletionOutput, RequestOutput, SamplingParams, StreamEvent
     from sambay.errors import SambaYError
     from sambay.model import SambaY
     from sambay.state import StatePool
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "PRESETS",
+    "AsyncEngine",
     "CompletionOutput",
     "LayerRole",
     "RequestOutput",
@@ -40,6 +41,7 @@ __all__ = [
 # Imported when first used: torch takes a second, which `sambay --help` need not wait for.
 _HOMES = {
     "LLM": "engine",
+    "AsyncEngine": "engine",
     "CompletionOutput": "engine",
     "RequestOutput": "engine",
     "SamplingParams": "engine",

@@ -15,6 +15,8 @@ __all__ = [
     "PromptError",
     "SambaYError",
     "SamplingError",
+    "StateError",
+    "StateWarning",
 ]
 
 
@@ -40,6 +42,14 @@ class ContextError(PromptError):
 
 class SamplingError(SambaYError):
     """Sampling parameters outside their range."""
+
+
+class StateError(SambaYError):
+    """A saved state that is damaged, of another model, or that cannot be written."""
+
+
+class StateWarning(UserWarning):
+    """A saved state that was not used or not written, and why; what needed it goes on without it."""
 
 
 class BackendError(SambaYError):

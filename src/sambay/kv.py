@@ -15,8 +15,10 @@ lie side by side (2 in differential attention, else 1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +28,9 @@ __all__ = ["CACHE_DTYPES", "TILE", "KVTiles", "cache_dtype_of", "entry_bytes", "
 
 TILE = 64
 """Tokens in a tile: pages are multiples of it."""
+
+_LINE = 64
+"""Bytes of a line of the processor's cache: where tensors begin."""
 
 CACHE_DTYPES = {
     "float32": torch.float32,
@@ -111,13 +116,13 @@ class KVTiles:
         if dtype is torch.int8:
             if width % 4:
                 raise ConfigError(f"a cache of int8 needs heads of a width that 4 divides, not {width}: take bfloat16")
-            self.keys = torch.zeros(pages, kv_heads, tiles, width // 4, TILE, 4, dtype=torch.uint8, device=device)
-            self.values = torch.zeros(pages, groups, tokens // 4, wide, 4, dtype=torch.uint8, device=device)
-            self.key_scales = torch.zeros(pages, kv_heads, tokens, dtype=torch.float16, device=device)
-            self.value_scales = torch.zeros(pages, groups, tokens, dtype=torch.float16, device=device)
+            self.keys = _zeros((pages, kv_heads, tiles, width // 4, TILE, 4), torch.uint8, device)
+            self.values = _zeros((pages, groups, tokens // 4, wide, 4), torch.uint8, device)
+            self.key_scales = _zeros((pages, kv_heads, tokens), torch.float16, device)
+            self.value_scales = _zeros((pages, groups, tokens), torch.float16, device)
         elif dtype in CACHE_DTYPES.values() or dtype is torch.float64:
-            self.keys = torch.zeros(pages, kv_heads, tiles, width, TILE, dtype=dtype, device=device)
-            self.values = torch.zeros(pages, groups, tokens, wide, dtype=dtype, device=device)
+            self.keys = _zeros((pages, kv_heads, tiles, width, TILE), dtype, device)
+            self.values = _zeros((pages, groups, tokens, wide), dtype, device)
         else:
             raise ConfigError(f"a cache of {dtype}: keys and values can be {', '.join(CACHE_DTYPES)}")
 
@@ -127,6 +132,16 @@ class KVTiles:
         if self.key_scales is None or self.value_scales is None:
             return self.keys, self.values
         return self.keys, self.values, self.key_scales, self.value_scales
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a page, scales included."""
+        return sum(raw.shape[1] for raw in self._raw)
+
+    @property
+    def _raw(self) -> tuple[Tensor, ...]:
+        """The same memory as bytes: (P, n) each."""
+        return tuple(tensor.flatten(1).view(torch.uint8) for tensor in self.tensors)
 
     @property
     def pages(self) -> int:
@@ -198,6 +213,20 @@ class KVTiles:
             values = _dequantise(codes, self.value_scales[pages].transpose(1, 2).flatten(0, 1))
         return keys, values.unflatten(-1, (self.maps, -1)).flatten(-3, -2)
 
+    def read_bytes(self, pages: Sequence[int]) -> Tensor:
+        """A copy of what pages hold, one after the other: (len(pages) * page_bytes,) uint8."""
+        index = page_slices(pages, self.keys.device)
+        return torch.cat([raw[index] for raw in self._raw], 1).flatten()
+
+    def write_bytes(self, pages: Sequence[int], values: Tensor) -> None:
+        """Fill pages with bytes, the last one perhaps in part: the reverse of `read_bytes`."""
+        index, size, at = page_slices(pages, self.keys.device), self.page_bytes, 0
+        rest = values.new_zeros(len(pages) * size - values.shape[0])
+        rows = torch.cat((values, rest)).view(len(pages), size)
+        for raw in self._raw:
+            raw[index] = rows[:, at : at + raw.shape[1]]
+            at += raw.shape[1]
+
     def rounded(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (N, Hk, dh) as they would be read back."""
         if self.dtype is not torch.int8:
@@ -210,6 +239,16 @@ class KVTiles:
         """(N, Hk, dh) -> (N, G, maps * dh)."""
         wide: Tensor = values.unflatten(1, (-1, self.maps)).flatten(2)
         return wide
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros which, on a CPU, take memory only where they are written: most of a large cache never is."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    room = np.zeros(size + _LINE, dtype=np.uint8)
+    begin = -room.ctypes.data % _LINE
+    return torch.from_numpy(room[begin : begin + size]).view(dtype).view(shape)
 
 
 def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ Shape legend: slots x ...; K = mamba_d_conv, W = sliding_window, Hk = num_key_va
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import ContextError, PromptError
 from sambay.kv import TILE, Index, KVTiles, entry_bytes, page_slices, whole_tiles
 
-__all__ = ["ConvState", "SSMState", "SharedKV", "Snapshot", "StatePool", "WindowKV", "state_bytes"]
+__all__ = ["ConvState", "Held", "SSMState", "SharedKV", "Snapshot", "StatePool", "WindowKV", "state_bytes"]
 
 PAGE_SIZE = TILE
 """Tokens in a page of the shared KV cache."""
@@ -99,50 +99,140 @@ class WindowKV(SlotState):
 class SharedKV:
     """The only cache that grows: pages of keys and values with a table of pages per slot.
 
+    A page may have several holders: slots that were forked, and whoever called `share`. It is copied before one of
+    them writes to it, and free again when the last one drops it. Holders that can do without it, such as a prefix
+    cache, say that it is `spare` to them.
+
     Args:
         slots: number of sequences.
-        pages: pages to begin with; doubled whenever they run out.
+        pages: pages to begin with.
         heads: (Hk, dh).
         maps: 2 in differential attention, else 1.
         dtype: of the elements.
         device: where the pages live.
+        growing: double them whenever they run out; else there are no more than these.
+
+    Attributes:
+        idle: pages that all of their holders can do without.
     """
 
     def __init__(
-        self, slots: int, pages: int, heads: tuple[int, int], maps: int, dtype: torch.dtype, device: torch.device
+        self,
+        slots: int,
+        pages: int,
+        heads: tuple[int, int],
+        maps: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        growing: bool = True,
     ) -> None:
         self.tiles = KVTiles(pages, PAGE_SIZE, heads, maps, dtype, device)
         self.tables: list[list[int]] = [[] for _ in range(slots)]
         self.free = list(range(pages - 1, -1, -1))
+        self.growing = growing
+        self.idle = 0
+        self._holders = [0] * pages
+        self._spares = [0] * pages
 
     @property
     def nbytes(self) -> int:
         """Bytes held, used pages and free ones."""
         return self.tiles.nbytes
 
-    def reserve(self, slot: int, length: int) -> None:
-        """Make sure that a slot has pages for `length` tokens."""
-        table = self.tables[slot]
-        need = -(-length // PAGE_SIZE) - len(table)
-        if need > len(self.free):
-            self._grow(need - len(self.free))
-        for _ in range(need):
-            table.append(self.free.pop())
+    def in_use(self, pages: Iterable[int]) -> int:
+        """How many of these pages someone cannot do without."""
+        return sum(self._holders[page] > self._spares[page] for page in pages)
 
-    def _grow(self, least: int) -> None:
+    def missing(self, slot: int, length: int, start: int | None = None) -> int:
+        """How many pages `reserve` would take."""
+        table = self.tables[slot]
+        return max(0, -(-length // PAGE_SIZE) - len(table)) + len(self._foreign(table, start))
+
+    def _foreign(self, table: list[int], start: int | None) -> list[int]:
+        """Places in a table of shared pages that would be written from a position on."""
+        first = len(table) if start is None else start // PAGE_SIZE
+        return [place for place in range(first, len(table)) if self._holders[table[place]] > 1]
+
+    def reserve(self, slot: int, length: int, start: int | None = None) -> None:
+        """Make sure that a slot has pages for `length` tokens, all of its own from position `start` on.
+
+        Raises:
+            ContextError: there are not enough, and no more can be made. Nothing has changed then.
+        """
+        self.need(self.missing(slot, length, start))
+        table = self.tables[slot]
+        for place in self._foreign(table, start):
+            [page] = self.take(1)
+            for tensor in self.tiles.tensors:
+                tensor[page].copy_(tensor[table[place]])
+            self.drop(table[place : place + 1])
+            table[place] = page
+        table += self.take(max(0, -(-length // PAGE_SIZE) - len(table)))
+
+    def need(self, pages: int) -> None:
+        """Make sure that so many pages are free.
+
+        Raises:
+            ContextError: they are not, and no more can be made.
+        """
+        if pages <= len(self.free):
+            return
+        if not self.growing:
+            raise ContextError(
+                f"{pages} pages of {PAGE_SIZE} tokens are needed and {len(self.free)} of {self.tiles.pages} are free: "
+                "close a sequence or make a larger pool"
+            )
         have = self.tiles.pages
-        extra = max(have, least)
+        extra = max(have, pages - len(self.free))
         with torch.inference_mode(False):  # the cache may be continued outside of it
             self.tiles.grow(extra)
         self.free[:0] = range(have + extra - 1, have - 1, -1)
+        self._holders += [0] * extra
+        self._spares += [0] * extra
+
+    def take(self, pages: int, *, spare: bool = False) -> list[int]:
+        """So many free pages, for one holder; raises as `need`."""
+        self.need(pages)
+        taken = [self.free.pop() for _ in range(pages)]
+        self.share(taken, spare=spare)
+        return taken
+
+    def share(self, pages: Iterable[int], *, spare: bool = False) -> None:
+        """Hold pages beside those who do."""
+        for page in pages:
+            self._count(page, 1, spare)
+
+    def drop(self, pages: Iterable[int], *, spare: bool = False) -> None:
+        """Hold pages no longer, as they were taken or shared."""
+        for page in pages:
+            self._count(page, -1, spare)
+            if not self._holders[page]:
+                self.free.append(page)
+
+    def _count(self, page: int, change: int, spare: bool) -> None:
+        self.idle -= 0 < self._holders[page] == self._spares[page]
+        self._holders[page] += change
+        self._spares[page] += change if spare else 0
+        self.idle += 0 < self._holders[page] == self._spares[page]
 
     def reset(self, slot: int) -> None:
         """Give all pages of a slot back."""
-        self.free.extend(reversed(self.tables[slot]))
-        self.tables[slot] = []
+        table, self.tables[slot] = self.tables[slot], []
+        self.drop(reversed(table))
+
+    def first(self, slot: int, length: int) -> tuple[int, ...]:
+        """The pages of the first `length` tokens of a slot."""
+        return tuple(self.tables[slot][: -(-length // PAGE_SIZE)])
+
+    def adopt(self, slot: int, pages: Sequence[int]) -> None:
+        """Let a slot hold these pages, in the place of its own."""
+        self.share(pages)
+        self.reset(slot)
+        self.tables[slot] = list(pages)
 
     def _pages(self, slot: int, length: int) -> Index:
-        return page_slices(self.tables[slot][: -(-length // PAGE_SIZE)], self.tiles.keys.device)
+        return page_slices(self.first(slot, length), self.tiles.keys.device)
 
     def read(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the first `length` tokens, (length, Hk, dh) each; float32 where they are kept as int8."""
@@ -182,8 +272,8 @@ class SharedKV:
         return self.tiles.read(table.gather(1, place // PAGE_SIZE).to(device), (place % PAGE_SIZE).to(device))
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give `target` its own copy of the first `length` tokens of `source`."""
-        self.restore(target, self.snapshot(source, length))
+        """Let `target` share the pages of the first `length` tokens of `source`."""
+        self.adopt(target, self.first(source, length))
 
     def snapshot(self, slot: int, length: int) -> tuple[Tensor, ...]:
         """An independent copy of the pages of the first `length` tokens: the tensors of `KVTiles`."""
@@ -213,6 +303,20 @@ class Snapshot(NamedTuple):
         return fixed + sum(tensor.nbytes for tensor in self.shared)
 
 
+class Held(NamedTuple):
+    """What one sequence remembers, kept in pages of the pool: to be resumed, forked or stored.
+
+    Attributes:
+        length: tokens that it has seen.
+        pages: of its keys and values.
+        fixed: pages that hold the bytes of its states of fixed size.
+    """
+
+    length: int
+    pages: tuple[int, ...]
+    fixed: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class LayerState:
     """What the mixer of one layer remembers; nothing in the cross-decoder."""
@@ -235,7 +339,8 @@ class StatePool:
         dtype: element type of convolution inputs (scan states are float32 always).
         cache_dtype: element type of keys and values, one of `kv.CACHE_DTYPES`; None: `dtype`.
         device: where the tensors live.
-        tokens: tokens of shared KV cache to begin with, over all slots; it grows when needed.
+        tokens: tokens of shared KV cache to begin with, over all slots.
+        growing: let it grow when needed; else the pool never holds more memory than at first.
     """
 
     def __init__(
@@ -247,6 +352,7 @@ class StatePool:
         cache_dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         tokens: int = PAGE_SIZE,
+        growing: bool = True,
     ) -> None:
         device = torch.device(device)
         self.config, self.slots, self.dtype = config, slots, dtype
@@ -254,7 +360,8 @@ class StatePool:
         heads, maps = (config.num_key_value_heads, config.head_dim), 2 if config.differential_attention else 1
         self.layers: list[LayerState] = []
         with torch.inference_mode(False):  # ordinary tensors: the pool may be continued outside of it
-            self.shared = SharedKV(slots, max(1, -(-tokens // PAGE_SIZE)), heads, maps, self.cache_dtype, device)
+            pages = max(1, -(-tokens // PAGE_SIZE))
+            self.shared = SharedKV(slots, pages, heads, maps, self.cache_dtype, device, growing=growing)
             for role in config.layer_plan():
                 if role.is_mamba:
                     conv = torch.zeros(slots, config.mamba_d_conv - 1, config.d_inner, dtype=dtype, device=device)
@@ -324,7 +431,7 @@ class StatePool:
         self.lengths[slot] = 0
 
     def copy(self, source: int, target: int) -> None:
-        """Fork: make the sequence in open slot `target` an independent copy of that in `source`."""
+        """Fork: let the sequence in open slot `target` be what that in `source` is; each goes on by itself."""
         self._check_open(source, target)
         for state in self.fixed:
             state.copy(source, target)
@@ -345,6 +452,58 @@ class StatePool:
         self.shared.restore(slot, snapshot.shared)
         self.lengths[slot] = snapshot.length
 
+    @property
+    def fixed_nbytes(self) -> int:
+        """Bytes of the states of fixed size of one sequence."""
+        return sum(state.nbytes for state in self.fixed) // self.slots
+
+    @property
+    def fixed_pages(self) -> int:
+        """Pages that these take when they are held."""
+        return -(-self.fixed_nbytes // self.shared.tiles.page_bytes)
+
+    def hold(self, slot: int, *, spare: bool = False) -> Held:
+        """Keep what the sequence in an open slot remembers, which goes on: its pages are shared, the rest is copied.
+
+        Args:
+            slot: open.
+            spare: the holder can do without it (see `SharedKV`).
+
+        Raises:
+            ContextError: `fixed_pages` pages are not free, and no more can be made.
+        """
+        self._check_open(slot)
+        fixed = self.shared.take(self.fixed_pages, spare=spare)
+        self.shared.tiles.write_bytes(fixed, self.fixed_bytes(slot))
+        pages = self.shared.first(slot, self.lengths[slot])
+        self.shared.share(pages, spare=spare)
+        return Held(self.lengths[slot], pages, tuple(fixed))
+
+    def resume(self, slot: int, held: Held) -> None:
+        """Let an open slot go on where a sequence was held, which stays held."""
+        self._check_open(slot)
+        self.set_fixed_bytes(slot, self.shared.tiles.read_bytes(held.fixed))
+        self.shared.adopt(slot, held.pages)
+        self.lengths[slot] = held.length
+
+    def release(self, held: Held, *, spare: bool = False) -> None:
+        """Keep it no longer; `spare` as it was for `hold`."""
+        self.shared.drop((*held.pages, *held.fixed), spare=spare)
+
+    def fixed_bytes(self, slot: int) -> Tensor:
+        """A copy of the states of fixed size of a slot, as bytes: (n,) uint8."""
+        rows = (tensor[slot] for state in self.fixed for tensor in state.tensors)
+        return torch.cat([row.flatten().view(torch.uint8) for row in rows])
+
+    def set_fixed_bytes(self, slot: int, values: Tensor) -> None:
+        """Put states of fixed size back into a slot, from bytes (n or more,) uint8."""
+        at = 0
+        for tensor in (tensor for state in self.fixed for tensor in state.tensors):
+            row = tensor[slot]
+            # The bytes of a file begin where they may: a copy begins where an element can.
+            row.copy_(values[at : at + row.nbytes].clone().view(row.dtype).view(row.shape))
+            at += row.nbytes
+
     def batch(
         self,
         input_ids: Tensor,
@@ -361,7 +520,7 @@ class StatePool:
             wanted: for how many last tokens each sequence wants logits (default all).
 
         Raises:
-            ContextError: a sequence would outgrow `max_position_embeddings`, or the pool has too few slots.
+            ContextError: a sequence would outgrow `max_position_embeddings`, or the pool has too few slots or pages.
             PromptError: slots that are free or that the pool has not got, or what `Batch.packed` refuses.
         """
         if slots is not None:
@@ -377,10 +536,12 @@ class StatePool:
                 f"a sequence of {longest} tokens is longer than the model's context of "
                 f"{self.config.max_position_embeddings}: shorten the prompt or generate fewer tokens"
             )
-        for slot, start, length in zip(chosen, batch.starts, batch.lengths, strict=True):
+        parts = list(zip(chosen, batch.starts, batch.lengths, strict=True))
+        self.shared.need(sum(self.shared.missing(slot, start + length, start) for slot, start, length in parts))
+        for slot, start, length in parts:
             if slot in self._free:
                 self._take(slot)
-            self.shared.reserve(slot, start + length)
+            self.shared.reserve(slot, start + length, start)
         return batch
 
     def check(self, config: SambaYConfig, dtypes: Sequence[torch.dtype], device: torch.device) -> None:

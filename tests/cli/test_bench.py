@@ -7,7 +7,7 @@ import pytest
 
 from sambay.bench import decode, machine
 from sambay.bench.probes import MatrixProbe
-from sambay.cli.bench import COMMANDS, _bytes
+from sambay.cli.bench import COMMANDS
 from sambay.ops import native
 
 SMALL = {
@@ -166,11 +166,22 @@ def test_impossible_options(sambay, checkpoint, monkeypatch, tmp_path, arguments
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("20GB", 20 * 10**9), ("512 MiB", 2**29), ("1.5kB", 1500), (" 0.5TiB ", 2**39)]
-)
-def test_amounts_of_memory(text, expected):
-    assert _bytes("--memory", text) == expected
+def test_prefix(sambay, checkpoint, tmp_path):
+    plot = tmp_path / "plot.svg"
+    typed = ("bench", "prefix", checkpoint, "--prompt", 80, "--turns", 2, "--new", 3, "--generate", 2, "--rounds", 1)
+    result = sambay(*typed, "--plot", plot)
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[3].split() == [
+        *["turn", "prompt", "cache", "not", "computed", "ms,", "median", "quartiles", "min", "share"]
+    ]
+    assert [line.split()[:4] for line in lines[4:8]] == [
+        ["1", "80", "off", "0"], ["1", "80", "on", "0"], ["2", "85", "off", "0"], ["2", "85", "on", "81"]
+    ]  # fmt: skip
+    assert plot.exists()
+    found = json.loads(sambay(*typed, "--json").out)
+    assert found["mode"] == "prefix"
+    assert found["shapes"] == {"prompt": 80, "turns": 2, "new": 3, "generate": 2, "rounds": 1}
 
 
 def test_unknown_models_and_modes(sambay, tmp_path):

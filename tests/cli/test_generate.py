@@ -44,7 +44,11 @@ def test_json_has_everything(sambay, checkpoint, llm):
     assert found["model"] == str(checkpoint)
     assert found["prompt"] == wanted.prompt
     assert found["prompt_token_ids"] == wanted.prompt_token_ids
-    assert found["usage"] == {"prompt_tokens": len(wanted.prompt_token_ids), "completion_tokens": 12}
+    assert found["usage"] == {
+        "prompt_tokens": len(wanted.prompt_token_ids),
+        "completion_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert found["sampling"]["seed"] == 3
     assert found["sampling"]["stop"] == ["zzz"]
     assert set(found["timings"]) == {"prefill_s", "decode_tokens_per_s", "total_s"}
@@ -108,3 +112,37 @@ def test_without_a_prompt_at_a_terminal(sambay, checkpoint, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Keyboard())
     with pytest.raises(ValueError, match="there is no prompt: give one with -p"):
         generate._text_prompt(None, raw=False)
+
+
+@pytest.mark.filterwarnings("default::sambay.errors.StateWarning")
+def test_sessions_over_restarts(sambay, checkpoint, tmp_path):
+    """What a run saved, the next one goes on from; what cannot be used is one sentence, and no failure."""
+    state, ids = tmp_path / "states", " ".join(map(str, range(20, 90)))
+    typed = ("generate", checkpoint, "--max-tokens", 3, "--ignore-eos", "--json", "--state-dir", state)
+    first = json.loads(sambay(*typed, "--ids", ids).out)
+    later = " ".join(map(str, [*first["prompt_token_ids"], *first["outputs"][0]["token_ids"], 9]))
+    second = sambay(*typed, "--ids", later)
+    assert second.err == ""
+    assert json.loads(second.out)["usage"]["prompt_tokens_details"] == {"cached_tokens": 72}
+    [path] = state.iterdir()
+    path.write_bytes(b"x")
+    third = sambay(*typed, "--ids", later)
+    assert third.status == 0
+    assert third.err == f"warning: {path} is no saved session: remove it\n"
+    assert json.loads(third.out)["outputs"][0]["token_ids"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--memory", "lots", "memory 'lots' is no amount of memory"),
+        ("--memory", "1kB", "a memory of 0.001 MB is too small: one sequence of 64 tokens takes"),
+        ("--state-dir", __file__, "cannot be used"),
+    ],
+)
+def test_bad_memories(sambay, checkpoint, option, value, message):
+    result = sambay("generate", checkpoint, "--ids", "5", option, value)
+    assert result.status == 1
+    assert result.err.startswith("error: ")
+    assert message in result.err
+    assert result.err.count("\n") == 1

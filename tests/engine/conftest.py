@@ -8,7 +8,9 @@ import torch
 
 from sambay.config import SambaYConfig
 from sambay.engine import LLM, Engine
+from sambay.engine.invariant import is_possible
 from sambay.model import SambaY
+from sambay.ops import native
 from sambay.tokenizer import Tokenizer
 from sambay.train.vocabulary import write_tokenizer
 
@@ -70,15 +72,15 @@ def make_engine(model, tokenizer):
     """`make_engine(**limits)` -> an engine over the tiny model."""
 
     def make(**options):
-        values = {"end_ids": frozenset(model.config.eos_token_ids), "max_model_len": CONTEXT} | options
-        return Engine(model, tokenizer, **values)
+        values = {"end_ids": frozenset(model.config.eos_token_ids), "max_model_len": CONTEXT}
+        return Engine(model, tokenizer, **values | {"deterministic": is_possible(model)} | options)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def shared_llm(checkpoint):
-    return LLM(checkpoint, device="cpu", max_num_seqs=4, max_num_batched_tokens=32)
+    return LLM(checkpoint, device="cpu", max_num_seqs=4, max_num_batched_tokens=32, deterministic=native.available())
 
 
 @pytest.fixture
@@ -89,12 +91,18 @@ def llm(shared_llm):
 
 
 def check_idle(engine):
-    """All slots and pages are free, and nothing is queued."""
+    """All slots and pages are free but for what the prefix cache can do without, and nothing is queued."""
     pool = engine.pool
     assert not engine.busy
     assert not engine._requests
     assert pool.free_slots == pool.slots
+    assert not engine.keeper._aside
+    assert engine.keeper._spool is None or not any(engine.keeper._spool.iterdir())
+    assert len(pool.shared.free) + pool.shared.idle == pool.shared.tiles.pages
+    if engine.keeper.prefix is not None:
+        engine.keeper.prefix.clear()
     assert sorted(pool.shared.free) == list(range(pool.shared.tiles.pages))
+    assert not any(pool.shared._holders + pool.shared._spares)
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +122,8 @@ def solo(model, tokenizer):
             max_model_len=CONTEXT,
             max_num_seqs=1,
             max_num_batched_tokens=CONTEXT,
+            deterministic=is_possible(model),
+            enable_prefix_caching=False,
         )
         output = engine.add(prompt, list(ids), params)
         while engine.busy:

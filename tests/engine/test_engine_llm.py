@@ -350,7 +350,7 @@ def test_arguments_of_vllm_that_change_nothing(checkpoint, solo):
     ("arguments", "message"),
     [
         ({"tensor_parallel_size": 2}, "no argument tensor_parallel_size: a model runs on one device; leave it out"),
-        ({"gpu_memory_utilization": 0.9}, "no argument gpu_memory_utilization: memory is taken as max_num_seqs and"),
+        ({"gpu_memory_utilization": 0.9}, "no argument gpu_memory_utilization: memory says how much"),
         ({"modle": "x"}, r"no argument modle; leave it out, or see help\(sambay.LLM\)"),
     ],
 )

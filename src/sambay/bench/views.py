@@ -216,6 +216,25 @@ VIEWS: dict[str, View] = {
         x_title="sequences",
         y_title="tokens/s together",
     ),
+    "prefix": View(
+        columns=(
+            Column("turn", lambda row: f"{row['turn']}", key=True),
+            Column("prompt", lambda row: f"{row['prompt']:,}", key=True),
+            Column("cache", lambda row: "on" if row["cache"] else "off", left=True, key=True),
+            Column("not computed", lambda row: f"{row['cached_tokens']:,}"),
+            Column("ms, median", _milliseconds("median")),
+            Column("quartiles", lambda row: f"{1e3 * row['seconds']['q1']:,.2f}-{1e3 * row['seconds']['q3']:,.2f}"),
+            Column("min", _milliseconds("min")),
+            Column("share", lambda row: f"{row['share']:.1%}"),
+        ),
+        note="Times are until the first token of an answer. Each question is asked with the prefix cache and without "
+        "it, in turns; share: of the time without it, the median of the rounds.",
+        x=lambda row: row["prompt"],
+        y=lambda row: 1e3 * row["seconds"]["median"],
+        series=lambda row: f"prefix cache {'on' if row['cache'] else 'off'}",
+        x_title="tokens of the conversation",
+        y_title="ms to the first token",
+    ),
 }
 """By the name of the mode."""
 

@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -88,7 +89,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     try:
-        status = app(args=arguments, prog_name="sambay", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes
+            status = app(args=arguments, prog_name="sambay", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
@@ -102,6 +105,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message, status = explain(error)
         print_error(message)
         return status
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """A warning as a person reads it: without the line of our code that it came from."""
+    print_error(str(message), kind="warning")
 
 
 def _prepare_streams() -> None:

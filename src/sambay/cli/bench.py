@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -266,7 +265,9 @@ def throughput(
     It is not one long run: steps are timed at some depths, and the cost between them is interpolated.
     """
     batches = _numbers("--batch", batch, 1)
-    budget = None if memory is None else _bytes("--memory", memory)
+    from sambay.engine.budget import memory_bytes  # torch takes a second, which help need not wait for
+
+    budget = None if memory is None else memory_bytes(memory, "--memory")
     run = _Run(context, "throughput", as_json, plot, save, threads, peer, peer_flash)
     found, other = run.open(model, dtype, kv_cache_dtype, mmap), run.open_peer()
     length = _length(found, prompt, generate)
@@ -281,6 +282,34 @@ def throughput(
     run.finish(shapes | {"points": points, "tokens": tokens, "rounds": rounds}, results)
 
 
+def prefix(
+    context: typer.Context,
+    model: Model = None,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the first question.")] = 2048,
+    turns: Annotated[int, typer.Option(min=1, help="Questions of the conversation.")] = 4,
+    new: Annotated[int, typer.Option(min=1, help="Tokens of each further question.")] = 32,
+    generate: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 32,
+    rounds: Rounds = 3,
+    dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
+    threads: options.Threads = None,
+    as_json: AsJson = False,
+    plot: Plot = None,
+    save: Save = None,
+) -> None:
+    """Time the first token of each answer of a conversation, with the prefix cache and without it."""
+    run = _Run(context, "prefix", as_json, plot, save, threads)
+    found = run.open(model, dtype, kv_cache_dtype, mmap)
+    with task_progress("Measuring") as bar:
+        from sambay.bench.prefix import measure_prefix
+
+        results = measure_prefix(
+            found.model, prompt, turns=turns, new=new, generate=generate, rounds=rounds, progress=bar.update
+        )
+    run.finish({"prompt": prompt, "turns": turns, "new": new, "generate": generate, "rounds": rounds}, results)
+
+
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "machine": (machine, "Examples:\n\nsambay bench machine --plot machine.png\n"),
     "decode": (decode, "Examples:\n\nsambay bench decode random:phi4-mini-flash:4 --batch 1 --depth 0,8192\n"),
@@ -291,6 +320,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
         "Examples:\n\nsambay bench throughput --batch 1,16 --prompt 512 --generate 64\n\n"
         "sambay bench throughput random:phi4-mini-flash:4 --batch 1 --memory 20GB --peer llama.cpp\n",
     ),
+    "prefix": (prefix, "Examples:\n\nsambay bench prefix --prompt 7000 --turns 5 --plot prefix.png\n"),
 }
 """The modes, with their examples."""
 
@@ -307,15 +337,6 @@ def _numbers(option: str, text: str, least: int) -> list[int]:
         if int(word) not in found:
             found.append(int(word))
     return found
-
-
-def _bytes(option: str, text: str) -> int:
-    """An amount of memory, such as "20GB" or "512 MiB"."""
-    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([kMGT])(i?)B", text.strip(), re.ASCII)
-    if found is None:
-        raise ConfigError(f"{option} {text!r} is no amount of memory: give one such as 20GB or 512MiB")
-    number, prefix, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** ("kMGT".index(prefix) + 1))
 
 
 def _length(found: BenchModel, prompt: int, generate: int | None) -> int:

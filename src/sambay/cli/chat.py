@@ -52,6 +52,9 @@ def chat(
     kv_cache_dtype: options.KvCacheDtype = "auto",
     mmap: options.Mmap = None,
     max_model_len: options.MaxModelLen = None,
+    memory: options.Memory = None,
+    state_dir: options.StateDir = None,
+    deterministic: options.Deterministic = None,
     threads: options.Threads = None,
 ) -> None:
     """Talk with a model.
@@ -75,6 +78,9 @@ def chat(
         mmap=mmap,
         threads=threads,
         max_model_len=max_model_len,
+        memory=memory,
+        state_dir=state_dir,
+        deterministic=deterministic,
         max_num_seqs=1,
     )
     Chat(llm, llm.get_default_sampling_params(**given), system=system, show_thinking=not hide_thinking).loop()

@@ -36,7 +36,7 @@ def explain(error: Exception) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {first_line} (our mistake: SAMBAY_DEBUG=1 shows where)", 1
 
 
-def print_error(message: str) -> None:
-    """Print `error: <message>` as one line on the standard error."""
-    label = "\x1b[1;31merror:\x1b[0m" if styled(sys.stderr) else "error:"
+def print_error(message: str, kind: str = "error") -> None:
+    """Print `error: <message>`, or another kind, as one line on the standard error."""
+    label = f"\x1b[1;31m{kind}:\x1b[0m" if styled(sys.stderr) else f"{kind}:"
     print(label, neutralise(" ".join(message.splitlines())), file=sys.stderr, flush=True)

@@ -79,6 +79,9 @@ def generate(
     kv_cache_dtype: options.KvCacheDtype = "auto",
     mmap: options.Mmap = None,
     max_model_len: options.MaxModelLen = None,
+    memory: options.Memory = None,
+    state_dir: options.StateDir = None,
+    deterministic: options.Deterministic = None,
     threads: options.Threads = None,
 ) -> None:
     """Answer one prompt, streamed as it is generated.
@@ -115,6 +118,9 @@ def generate(
         mmap=mmap,
         threads=threads,
         max_model_len=max_model_len,
+        memory=memory,
+        state_dir=state_dir,
+        deterministic=deterministic,
         max_num_seqs=min(n, 16),
     )
     params = llm.get_default_sampling_params(**given)
@@ -186,7 +192,11 @@ def _report(llm: LLM, output: RequestOutput, params: SamplingParams) -> dict[str
         "prompt": output.prompt,
         "prompt_token_ids": output.prompt_token_ids,
         "outputs": [_completion(one) for one in output.outputs],
-        "usage": {"prompt_tokens": len(output.prompt_token_ids), "completion_tokens": generated},
+        "usage": {
+            "prompt_tokens": len(output.prompt_token_ids),
+            "completion_tokens": generated,
+            "prompt_tokens_details": {"cached_tokens": output.cached_tokens or 0},
+        },
         "timings": {
             "prefill_s": round(metrics.first_token - metrics.arrival, 6),
             "decode_tokens_per_s": round(rate, 3),

@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from sambay.engine import LLM
 
 __all__ = [
+    "Deterministic",
     "Device",
     "Dtype",
     "HideThinking",
     "KvCacheDtype",
     "MaxModelLen",
     "MaxTokens",
+    "Memory",
     "MinP",
     "Mmap",
     "Model",
     "RepetitionPenalty",
     "Seed",
+    "StateDir",
     "System",
     "Temperature",
     "Threads",
@@ -128,6 +131,33 @@ MaxModelLen = Annotated[
         show_default=False,
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="What the states of all sequences may take, such as 4GB; by default half of what is free beside the "
+        "weights, or less where that is enough.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Save the state at the end of each turn in this directory, and go on from there after a restart.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--no-deterministic",
+        help="Let no token depend on how its prompt was cut, on what was cached, or on what else is computed; by "
+        "default for the bundled model and for quantised ones.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -158,6 +188,9 @@ def open_model(
     mmap: bool | None = None,
     max_model_len: int | None = None,
     max_num_seqs: int = 16,
+    memory: str | None = None,
+    state_dir: Path | None = None,
+    deterministic: bool | None = None,
 ) -> LLM:
     """Load the model of a command, with a progress bar where a person watches.
 
@@ -170,6 +203,9 @@ def open_model(
         mmap: as typed, None for the default.
         max_model_len: tokens of a sequence at most, None for the model's context.
         max_num_seqs: sequences that run at once.
+        memory: as typed, None for the default.
+        state_dir: where sessions are saved, None for nowhere.
+        deterministic: as typed, None for the default.
 
     Raises:
         SambaYError: no such model, a damaged one, or an impossible option.
@@ -186,6 +222,9 @@ def open_model(
         mmap=mmap,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
+        memory=memory,
+        state_dir=state_dir,
+        deterministic=deterministic,
         # Requests without a seed draw theirs from this one: a person who asks twice wants another answer.
         seed=secrets.randbits(63),
         progress=True,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sambay.engine.budget import make_budget, make_pool
+from sambay.engine.invariant import Invariant
+from sambay.engine.keeper import Keeper
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.engine.request import Completion, Request, new_output
 from sambay.engine.sampler import sample, top_logprobs
 from sambay.engine.scheduler import Scheduler, Share
+from sambay.engine.sessions import Sessions
+from sambay.engine.statefile import fingerprint
 from sambay.errors import ContextError, PromptError, SambaYError, SamplingError
 from sambay.model import SambaY
 from sambay.tokenizer import Tokenizer
@@ -21,19 +29,33 @@ from sambay.tokenizer import Tokenizer
 __all__ = ["Engine"]
 
 
+_DISK = 4
+"""Saved sessions may take so many times the memory of the states."""
+
+
 class Engine:
     """Runs many requests at once over one model: continuous batching with chunked prefill.
 
-    To be used from one thread.
+    All states live within one memory budget. When it is short, snapshots of prefixes are given up, then the last of the
+    running sequences is parked in a file, and goes on later where it was. To be used from one thread.
 
     Args:
         model: the model, in eval mode.
         tokenizer: to make text with; None works on token ids alone.
         end_ids: tokens that end a completion.
-        max_model_len: tokens of a sequence at most, prompt and completion.
-        max_num_seqs: sequences that run at once.
+        max_model_len: tokens of a sequence at most, prompt and completion; None for the model's context, or what the
+            memory holds of it.
+        max_num_seqs: sequences that run at once, if the memory holds so many.
         max_num_batched_tokens: tokens computed in one step; a longer prompt goes in chunks.
         seed: of the stream from which requests without a seed draw theirs.
+        memory: bytes of all states together; None for half of what is free, see `make_budget`.
+        enable_prefix_caching: keep snapshots, so that what is said again is not computed again.
+        state_dir: a directory that sessions are saved in, and come back from after a restart.
+        deterministic: let no token depend, to the bit, on what else is computed beside it, nor on how it is cut.
+
+    Raises:
+        ConfigError: the memory does not hold one sequence, or the directory cannot be used.
+        BackendError: there is no deterministic arithmetic for this model.
     """
 
     def __init__(
@@ -42,15 +64,25 @@ class Engine:
         tokenizer: Tokenizer | None,
         *,
         end_ids: frozenset[int],
-        max_model_len: int,
+        max_model_len: int | None = None,
         max_num_seqs: int = 16,
         max_num_batched_tokens: int = 512,
         seed: int = 0,
+        memory: int | None = None,
+        enable_prefix_caching: bool = True,
+        state_dir: Path | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.end_ids = model, tokenizer, end_ids
-        self.max_model_len = max_model_len
-        self.scheduler = Scheduler(max_num_seqs, max_num_batched_tokens)
-        self.pool = model.new_state(max_num_seqs)
+        self._arithmetic = Invariant(model) if deterministic else contextlib.nullcontext()
+        budget = make_budget(model, max_num_seqs, max_model_len, memory)
+        self.max_model_len, self.memory = budget.max_model_len, budget.nbytes
+        self.pool = make_pool(model, budget)
+        sessions = None
+        if state_dir is not None:
+            sessions = Sessions(state_dir, self.pool, fingerprint(model, self.pool), _DISK * budget.nbytes)
+        self.keeper = Keeper(self.pool, end_ids, enable_prefix_caching, sessions)
+        self.scheduler: Scheduler[Completion] = Scheduler(budget.slots, max_num_batched_tokens, self.keeper)
         self._seeds = torch.Generator().manual_seed(seed % 2**64)
         self._names = itertools.count()
         self._requests: dict[str, Request] = {}
@@ -69,6 +101,8 @@ class Engine:
         params: SamplingParams,
         *,
         on_event: Callable[[StreamEvent], object] | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> RequestOutput:
         """Queue a request.
 
@@ -78,6 +112,8 @@ class Engine:
             params: how to generate.
             on_event: called with each event of this request, whoever runs the step that brings it. What it raises
                 ends this request, as its `error`.
+            priority: a request of a lower number goes before all of a higher one, and may take a place from them.
+            deadline: seconds from now, after which it ends as "deadline" with what it has.
 
         Returns:
             The output, which fills as steps are run.
@@ -85,13 +121,17 @@ class Engine:
         Raises:
             PromptError: an empty prompt, or ids outside the vocabulary.
             ContextError: the prompt leaves no room for a single token.
-            SamplingError: parameters that need a tokenizer when there is none, or unknown stop tokens.
+            SamplingError: parameters that need a tokenizer when there is none, or unknown stop tokens; a priority or a
+                deadline that is none.
         """
-        self._check(prompt_ids, params)
-        output = new_output(str(next(self._names)), prompt, prompt_ids)
+        self.check(prompt_ids, params, priority, deadline)
+        arrival = next(self._names)
+        output = new_output(str(arrival), prompt, prompt_ids)
         room = self.max_model_len - len(prompt_ids)
         limit = room if params.max_tokens is None else min(params.max_tokens, room)
-        request = Request(output, params, self.end_ids, limit, on_event)
+        request = Request(output, params, self.end_ids, limit, on_event, priority, arrival)
+        if deadline is not None:
+            request.deadline = output.metrics.arrival + deadline
         seed = params.seed
         if seed is None:
             seed = int(torch.randint(0, 2**62, (), generator=self._seeds))
@@ -102,7 +142,8 @@ class Engine:
         ]
         output.outputs = [completion.output for completion in request.completions]
         self._requests[output.request_id] = request
-        self.scheduler.waiting.extend(request.completions)
+        for completion in request.completions:
+            self.scheduler.add(completion)
         return output
 
     def _ends_in_thinking(self, ids: list[int]) -> bool:
@@ -112,7 +153,8 @@ class Engine:
         # Sixteen tokens hold the tag, however it is spelled, and the newlines after it.
         return self.tokenizer.decode(ids[-16:], skip_special_tokens=False).rstrip("\n").endswith("<think>")
 
-    def _check(self, ids: list[int], params: SamplingParams) -> None:
+    def check(self, ids: list[int], params: SamplingParams, priority: int = 0, deadline: float | None = None) -> None:
+        """Refuse a request that `add` would refuse; for any thread."""
         vocab = self.model.config.vocab_size
         if not ids:
             raise PromptError("the prompt is empty: give at least one token")
@@ -129,6 +171,12 @@ class Engine:
         for token in params.stop_token_ids or ():
             if token >= vocab:
                 raise SamplingError(f"stop_token_ids has {token}: the vocabulary ends at {vocab - 1}")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise SamplingError(f"priority is {priority!r}: it must be an integer; the lowest goes first")
+        if deadline is not None and (
+            isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf
+        ):
+            raise SamplingError(f"deadline is {deadline!r}: it must be a number of seconds above 0, or None")
 
     def abort(self, request_id: str) -> None:
         """End a request and give its slots back, in the middle of a step at its end; else at once.
@@ -169,22 +217,32 @@ class Engine:
 
     def _step(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
+        now = time.perf_counter()
+        for request in [one for one in self._requests.values() if one.deadline is not None and one.deadline <= now]:
+            self._cut(request, "deadline")
         for completion in self.scheduler.admit():
-            request = completion.request
-            if completion.output.finish_reason:  # an earlier one of its request failed just now
-                continue
-            completion.slot = self.pool.open()
-            if completion.index and request.forked is not None:
-                snapshot, logits = request.forked
-                if completion is request.completions[-1]:
-                    request.forked = None
-                self.pool.restore(completion.slot, snapshot)
-                completion.computed = snapshot.length
-                events += self._sample(completion, logits)
+            events += self._start(completion)
         shares = self.scheduler.plan()
         if shares:
             events += self._compute(shares)
         return events
+
+    def _start(self, completion: Completion) -> list[StreamEvent]:
+        """Give a sequence its slot and state; one that begins with a sibling's has its first token at once."""
+        request, new = completion.request, not completion.begun
+        completion.begun = True
+        self.keeper.start(completion)
+        if request.output.cached_tokens is None:
+            request.output.cached_tokens = completion.cached
+        logits = request.logits
+        if completion is request.completions[-1]:
+            self._forget_fork(request)
+        return self._sample(completion, logits) if new and completion.index and logits is not None else []
+
+    def _forget_fork(self, request: Request) -> None:
+        forked, request.forked, request.logits = request.forked, None, None
+        if forked is not None:
+            self.keeper.let_go(forked)
 
     def _rewind(self) -> None:
         """After a step that failed half-way no state can be trusted: compute all of them anew from their tokens."""
@@ -194,13 +252,14 @@ class Engine:
                 continue
             if completion.slot is None:
                 completion.slot = self.pool.open()
+            self.keeper.discard(completion)
             self.pool.reset(completion.slot)
             completion.computed = 0
 
-    def _compute(self, shares: list[Share]) -> list[StreamEvent]:
+    def _compute(self, shares: list[Share[Completion]]) -> list[StreamEvent]:
         ids, lengths, slots, wanted = [], [], [], []
         for share in shares:
-            completion = share.completion
+            completion = share.sequence
             assert completion.slot is not None
             ids += completion.next_ids(share.tokens)
             lengths.append(share.tokens)
@@ -208,20 +267,22 @@ class Engine:
             wanted.append(int(completion.computed + share.tokens == completion.length))
         tokens = torch.tensor(ids, device=self.model.device)
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
-        rows = iter(self.model.run(batch, self.pool))
+        with self._arithmetic:
+            rows = iter(self.model.run(batch, self.pool))
         self.pool.advance(batch)
         events: list[StreamEvent] = []
         for share, asks in zip(shares, wanted, strict=True):
-            completion = share.completion
-            completion.computed += share.tokens
-            if not asks:
-                continue
-            logits, request = next(rows), completion.request
+            completion = share.sequence
+            logits = next(rows) if asks else None
             if completion.output.finish_reason:  # an earlier one of its request failed just now
                 continue
-            if not completion.output.token_ids and request.forked is None and self.scheduler.forks_wait(request):
+            self.keeper.computed(completion, share.tokens)
+            if logits is None:
+                continue
+            request = completion.request
+            if not completion.index and not request.completions[-1].begun and request.logits is None:
                 assert completion.slot is not None
-                request.forked = (self.pool.snapshot(completion.slot), logits.clone())
+                request.forked, request.logits = self.keeper.set_aside(completion.slot), logits.clone()
             events += self._sample(completion, logits)
         return events
 
@@ -231,6 +292,7 @@ class Engine:
         try:
             event = self._next(completion, logits)
             if event.finish_reason:
+                self.keeper.finished(completion)
                 self._end(completion)
             if request.on_event is not None:
                 request.on_event(event)
@@ -266,12 +328,11 @@ class Engine:
         self._release(completion)
         request = completion.request
         if request.finished and self._requests.pop(request.output.request_id, None) is not None:
-            request.forked = None
+            self._forget_fork(request)
             request.output.finished = True
             request.output.metrics.finished = time.perf_counter()
 
     def _release(self, completion: Completion) -> None:
         self.scheduler.drop(completion)
-        if completion.slot is not None:
-            self.pool.close(completion.slot)
-            completion.slot = None
+        self.keeper.discard(completion)
+        self.keeper.close(completion)

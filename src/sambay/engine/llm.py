@@ -13,7 +13,9 @@ import torch
 
 from sambay import hub
 from sambay.checkpoint import GENERATION_FILE, load_generation_config, resolve_dtype
+from sambay.engine.budget import memory_bytes
 from sambay.engine.core import Engine
+from sambay.engine.invariant import is_possible
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.errors import CheckpointError, ConfigError, PromptError, SamplingError
@@ -33,10 +35,11 @@ Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 _OF_VLLM = {
+    "num_gpu_blocks_override": "memory says how much the states may take, such as memory='4GB'",
     "tensor_parallel_size": "a model runs on one device",
     "pipeline_parallel_size": "a model runs on one device",
-    "gpu_memory_utilization": "memory is taken as max_num_seqs and the texts need it",
-    "swap_space": "memory is taken as max_num_seqs and the texts need it",
+    "gpu_memory_utilization": "memory says how much the states may take, such as memory='4GB'",
+    "swap_space": "what does not fit into memory is parked in files by itself",
     "quantization": "a checkpoint that `sambay quantize` wrote says itself how it is quantised",
 }
 """Arguments that vLLM's users may bring and that mean nothing here, and why."""
@@ -53,6 +56,8 @@ class EventStream(Iterator[StreamEvent]):
         prompt: its text, if it was given as text.
         prompt_ids: its tokens.
         params: how to generate.
+        priority: the lowest goes first.
+        deadline: seconds from now, after which it ends.
 
     Raises:
         PromptError, ContextError, SamplingError: a bad prompt or parameter.
@@ -60,10 +65,21 @@ class EventStream(Iterator[StreamEvent]):
 
     _closed = True  # until the engine has taken the request: `__del__` runs where it was refused, too
 
-    def __init__(self, engine: Engine, prompt: str | None, prompt_ids: list[int], params: SamplingParams) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: str | None,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> None:
         self._engine = engine
         self._events: deque[StreamEvent] = deque()
-        self.output = engine.add(prompt, prompt_ids, params, on_event=self._events.append)
+        self.output = engine.add(
+            prompt, prompt_ids, params, on_event=self._events.append, priority=priority, deadline=deadline
+        )
         """The request so far, live."""
         self._closed = False
 
@@ -124,9 +140,21 @@ class LLM:
         mmap: leave the packed weights of a quantised model in the mapped file (True), or copy them into large pages
             (False), which takes a second and reads faster; None copies large ones where memory has room twice over.
         seed: of requests that bring no seed of their own.
-        max_model_len: tokens of a sequence at most; None takes the model's context.
-        max_num_seqs: sequences that run at once.
+        max_model_len: tokens of a sequence at most; None takes the model's context, or what the memory holds of it.
+        max_num_seqs: sequences that run at once, if the memory holds so many.
         max_num_batched_tokens: tokens computed in one step; longer prompts go in chunks of this size.
+        memory: what the states of all sequences, parked ones and the prefix cache may take together: bytes, or such as
+            "4GB". None takes half of what is free beside the weights, though no more than twice of what `max_num_seqs`
+            sequences of `max_model_len` tokens need. It is not taken before it is used. When it is short, the prefix
+            cache gives way, then the sequences that came last are parked in temporary files (in `TMPDIR`, or else
+            /var/tmp) and go on later.
+        enable_prefix_caching: do not compute again what a prompt has in common with earlier texts.
+        state_dir: a directory where the state at the end of each turn is saved (up to four times `memory` in all), so
+            that conversations go on after a restart without being computed again.
+        deterministic: let no token depend, to the bit, on what else is computed at the same time, on how prompts are
+            cut, or on what was cached: the same seed gives the same text however busy the model is. It needs the
+            compiled kernels and float32 or quantised weights, and costs plain weights up to 1.7 times the time. None:
+            where it can be had, for the bundled model and for quantised ones.
         revision: branch, tag or commit of a model on the hub.
         progress: show progress bars while weights load.
         **others: arguments of vLLM, see above.
@@ -148,6 +176,10 @@ class LLM:
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         max_num_batched_tokens: int = 512,
+        memory: int | str | None = None,
+        enable_prefix_caching: bool = True,
+        state_dir: str | Path | None = None,
+        deterministic: bool | None = None,
         revision: str | None = None,
         progress: bool = False,
         **others: object,
@@ -163,6 +195,12 @@ class LLM:
         ):
             if not _is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: it must be an integer, 1 or more")
+        for name, flag in (("enable_prefix_caching", enable_prefix_caching), ("deterministic", deterministic or False)):
+            if not isinstance(flag, bool):
+                raise ConfigError(f"{name} is {flag!r}: it must be True or False")
+        if state_dir is not None and not enable_prefix_caching:
+            raise ConfigError("state_dir saves what the prefix cache holds: leave out enable_prefix_caching=False")
+        budget = None if memory is None else memory_bytes(memory)
         kept = cache_dtype_of(kv_cache_dtype)
         directory = hub.bundled_model() if model is None else hub.resolve(model, revision=revision)
         self.directory = directory
@@ -180,7 +218,6 @@ class LLM:
             raise ConfigError(
                 f"max_model_len is {max_model_len!r}: it must be an integer from 1 to the model's context of {context}"
             )
-        self.max_model_len = max_model_len or context
         self.tokenizer: Tokenizer | None = None
         if tokenizer is not None:
             self.tokenizer = Tokenizer.from_pretrained(tokenizer)
@@ -191,6 +228,8 @@ class LLM:
                 f"the tokenizer has {self.tokenizer.vocab_size} tokens but the model only {config.vocab_size}: "
                 "they belong to different checkpoints"
             )
+        if deterministic is None:
+            deterministic = (model is None or is_quantised(self.model)) and is_possible(self.model)
         self._generation = load_generation_config(directory)
         ends = self._generation.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
@@ -204,11 +243,16 @@ class LLM:
             self.model,
             self.tokenizer,
             end_ids=frozenset(ends) | frozenset(config.eos_token_ids),
-            max_model_len=self.max_model_len,
+            max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             seed=seed,
+            memory=budget,
+            enable_prefix_caching=enable_prefix_caching,
+            state_dir=None if state_dir is None else Path(state_dir).expanduser(),
+            deterministic=deterministic,
         )
+        self.max_model_len = self.engine.max_model_len
 
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -236,6 +280,8 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = False,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> list[RequestOutput]:
         """Complete prompts.
 
@@ -243,6 +289,8 @@ class LLM:
             prompts: one prompt or several: text, token ids, or `{"prompt": ...}` / `{"prompt_token_ids": ...}`.
             sampling_params: one for all prompts or one each; None takes the checkpoint's recommendation.
             use_tqdm: show a progress bar.
+            priority: requests of a lower number go before those of a higher one that others make at the same time.
+            deadline: seconds from now, after which what is not finished ends as "deadline", with what it has.
 
         Returns:
             One output per prompt, in their order. One of several that failed (the model's numbers overflowed)
@@ -252,7 +300,8 @@ class LLM:
             PromptError, ContextError, SamplingError: a bad prompt or parameter; nothing has been run then.
             SambaYError: every prompt failed.
         """
-        return self._drive([self._encode(p) for p in _as_prompts(prompts)], sampling_params, use_tqdm)
+        encoded = [self._encode(p) for p in _as_prompts(prompts)]
+        return self._drive(encoded, sampling_params, use_tqdm, priority, deadline)
 
     def chat(
         self,
@@ -262,6 +311,8 @@ class LLM:
         use_tqdm: bool = False,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> list[RequestOutput]:
         """Answer conversations, rendered with the checkpoint's chat template.
 
@@ -272,6 +323,8 @@ class LLM:
             use_tqdm: show a progress bar.
             add_generation_prompt: end the prompt where the assistant begins.
             chat_template_kwargs: further variables of the template.
+            priority: as in `generate`.
+            deadline: as in `generate`.
 
         Raises:
             PromptError: no template, no tokenizer, or malformed messages; otherwise as `generate`.
@@ -283,14 +336,25 @@ class LLM:
             [self._encode_chat(c, add_generation_prompt, extra) for c in cast("Sequence[Messages]", conversations)],
             sampling_params,
             use_tqdm,
+            priority,
+            deadline,
         )
 
-    def stream(self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None) -> EventStream:
+    def stream(
+        self,
+        prompt: Prompt | Messages,
+        sampling_params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> EventStream:
         """Generate token by token.
 
         Args:
             prompt: a prompt as in `generate`, or a conversation as in `chat` (a list of messages).
             sampling_params: how to generate.
+            priority: as in `generate`.
+            deadline: as in `generate`.
 
         Returns:
             An iterator of events, one per token. Other calls may be made while it is open.
@@ -298,18 +362,27 @@ class LLM:
         Raises:
             PromptError, ContextError, SamplingError: at the call, before anything is run.
         """
-        conversation = isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], Mapping)
-        if conversation:
-            encoded = self._encode_chat(cast("Messages", prompt), True, {})
-        else:
-            encoded = self._encode(cast("Prompt", prompt))
-        return EventStream(self.engine, *encoded, sampling_params or self.get_default_sampling_params())
+        text, ids = self.encode(prompt)
+        params = sampling_params or self.get_default_sampling_params()
+        return EventStream(self.engine, text, ids, params, priority=priority, deadline=deadline)
+
+    def encode(self, prompt: Prompt | Messages) -> tuple[str | None, list[int]]:
+        """The text, if there is one, and the token ids of a prompt or of a conversation, as `stream` takes them.
+
+        Raises:
+            PromptError: it is empty, or malformed.
+        """
+        if isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], Mapping):
+            return self._encode_chat(cast("Messages", prompt), True, {})
+        return self._encode(cast("Prompt", prompt))
 
     def _drive(
         self,
         encoded: list[tuple[str | None, list[int]]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None,
         show: bool,
+        priority: int,
+        deadline: float | None,
     ) -> list[RequestOutput]:
         if isinstance(sampling_params, Sequence):
             if len(sampling_params) != len(encoded):
@@ -323,7 +396,7 @@ class LLM:
         outputs: list[RequestOutput] = []
         try:
             for (text, ids), param in zip(encoded, params, strict=True):
-                outputs.append(self.engine.add(text, ids, param))
+                outputs.append(self.engine.add(text, ids, param, priority=priority, deadline=deadline))
             with task_progress("Generating", enabled=show) as bar:
                 while not all(output.finished for output in outputs):
                     self.engine.step()

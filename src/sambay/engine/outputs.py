@@ -34,7 +34,7 @@ class CompletionOutput:
         token_ids: the tokens generated, a stop or end token included.
         cumulative_logprob: sum of the chosen tokens' log-probabilities, None unless logprobs were asked for.
         logprobs: for each token, the asked-for number of alternatives and the token itself, by id.
-        finish_reason: "stop", "length", "abort", "error", or None while it runs.
+        finish_reason: "stop", "length", "abort", "deadline", "error", or None while it runs.
         stop_reason: the stop string or stop token that ended it, None for the end-of-sequence token.
         reasoning: the part of the text between `<think>` and `</think>`.
         answer: the rest.
@@ -78,6 +78,8 @@ class RequestOutput:
         finished: whether all of them ended.
         metrics: when things happened.
         error: what ended it as "error", else None.
+        cached_tokens: of the prompt, how many were not computed because the state after them was at hand; None until
+            it begins.
     """
 
     request_id: str
@@ -87,6 +89,7 @@ class RequestOutput:
     finished: bool = False
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     error: Exception | None = None
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)

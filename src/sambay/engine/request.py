@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,14 +14,29 @@ from torch import Tensor
 from sambay.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.engine.sampler import Penalties
-from sambay.state import Snapshot
+from sambay.state import Held
 from sambay.streaming import StopMatcher, ThinkingSplitter
 from sambay.tokenizer import Tokenizer
 
-__all__ = ["Completion", "Request"]
+__all__ = ["Completion", "Parked", "Request"]
 
 
-@dataclass
+@dataclass(eq=False)
+class Parked:
+    """The state of a sequence outside of its slot.
+
+    Attributes:
+        length: tokens that it has seen.
+        held: the state in pages of the pool, or else
+        file: that holds it; None if it is lost.
+    """
+
+    length: int
+    held: Held | None = None
+    file: Path | None = None
+
+
+@dataclass(eq=False)
 class Request:
     """A prompt with its completions.
 
@@ -29,8 +46,12 @@ class Request:
         end_ids: tokens that end a completion as "stop".
         limit: tokens of a completion at most, context included.
         on_event: called with each event of its completions.
-        forked: the state after the prompt and its last logits (vocab,), kept while further completions of
-            the same prompt wait for a slot, so that the prompt is computed once.
+        priority: the lowest goes first.
+        arrival: its number in the order of arrival.
+        deadline: when it ends, finished or not, in seconds of `time.perf_counter`; None for never.
+        forked: the state after the prompt, kept while further completions of it wait for a slot, so that the prompt is
+            computed once.
+        logits: the last ones of the prompt (vocab,), kept as long.
     """
 
     output: RequestOutput
@@ -38,8 +59,12 @@ class Request:
     end_ids: frozenset[int]
     limit: int
     on_event: Callable[[StreamEvent], object] | None = None
+    priority: int = 0
+    arrival: int = 0
+    deadline: float | None = None
     completions: list[Completion] = field(default_factory=list)
-    forked: tuple[Snapshot, Tensor] | None = None
+    forked: Parked | None = None
+    logits: Tensor | None = None
 
     @property
     def finished(self) -> bool:
@@ -77,6 +102,14 @@ class Completion:
         self.penalties = Penalties.of(params, self.prompt_ids, device)
         self.slot: int | None = None
         self.computed = 0
+        self.begun = False
+        """Whether it ever had a slot."""
+        self.parked: Parked | None = None
+        """The state to go on from when there is a slot again."""
+        self.cached = 0
+        """Tokens of the prompt that were not computed for it."""
+        self.pauses: list[int] = []
+        """At so many computed tokens its state is to be kept for others, last first."""
         self._decoder = None if tokenizer is None else tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
         self._stops = StopMatcher(params.stop_strings, params.include_stop_str_in_output)
         self._splitter = ThinkingSplitter(started_open=thinking)
@@ -90,6 +123,25 @@ class Completion:
     def length(self) -> int:
         """Tokens so far, prompt and completion."""
         return len(self.prompt_ids) + len(self.output.token_ids)
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Its place in the order of the scheduler."""
+        return self.request.priority, self.request.arrival, self.index
+
+    @property
+    def ready(self) -> bool:
+        """False while its prompt is computed for another completion, whose state it will begin with."""
+        return not self.index or self.begun or self.request.logits is not None
+
+    @property
+    def pause(self) -> int:
+        """How many tokens may be computed before its state is to be kept."""
+        return self.pauses[-1] if self.pauses else sys.maxsize
+
+    def all_ids(self) -> list[int]:
+        """Tokens of the prompt and the completion."""
+        return self.prompt_ids + self.output.token_ids
 
     def next_ids(self, most: int) -> list[int]:
         """The next tokens to compute, `most` at most."""
