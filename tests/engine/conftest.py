@@ -8,7 +8,7 @@ import torch
 
 from sambay.config import SambaYConfig
 from sambay.engine import LLM, Engine
-from sambay.engine.invariant import is_possible
+from sambay.engine.invariant import is_deterministic
 from sambay.model import SambaY
 from sambay.ops import native
 from sambay.tokenizer import Tokenizer
@@ -27,8 +27,8 @@ def checkpoint(tmp_path_factory):
     tokenizer = write_tokenizer(TEXTS, 320, directory)
     config = SambaYConfig(
         vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=8, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=8, mamba_d_state=4, mamba_dt_rank=2, max_position_embeddings=CONTEXT,
-        tie_word_embeddings=False, bos_token_id=0, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+        num_key_value_heads=2, head_dim=16, sliding_window=8, mamba_d_state=4, mamba_dt_rank=2,
+        max_position_embeddings=CONTEXT, tie_word_embeddings=False, bos_token_id=0, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
         torch_dtype="float32",
     )  # fmt: skip
     model = SambaY.random(config, seed=5)
@@ -73,7 +73,7 @@ def make_engine(model, tokenizer):
 
     def make(**options):
         values = {"end_ids": frozenset(model.config.eos_token_ids), "max_model_len": CONTEXT}
-        return Engine(model, tokenizer, **values | {"deterministic": is_possible(model)} | options)
+        return Engine(model, tokenizer, **values | {"deterministic": is_deterministic(model)} | options)
 
     return make
 
@@ -122,7 +122,7 @@ def solo(model, tokenizer):
             max_model_len=CONTEXT,
             max_num_seqs=1,
             max_num_batched_tokens=CONTEXT,
-            deterministic=is_possible(model),
+            deterministic=is_deterministic(model),
             enable_prefix_caching=False,
         )
         output = engine.add(prompt, list(ids), params)
