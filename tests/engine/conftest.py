@@ -28,8 +28,8 @@ def checkpoint(tmp_path_factory):
     config = SambaYConfig(
         vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=8, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, sliding_window=8, mamba_d_state=4, mamba_dt_rank=2,
-        max_position_embeddings=CONTEXT, tie_word_embeddings=False, bos_token_id=0, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
-        torch_dtype="float32",
+        max_position_embeddings=CONTEXT, tie_word_embeddings=False, bos_token_id=0,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=0, torch_dtype="float32",
     )  # fmt: skip
     model = SambaY.random(config, seed=5)
     generator = torch.Generator().manual_seed(5)
