@@ -181,6 +181,25 @@ class ThinkingSplitter:
         self._after_tag = started_open
         self._held = ""
 
+    @property
+    def thinking(self) -> bool:
+        """Whether the text is now between the tags."""
+        return self._kind == "reasoning"
+
+    @property
+    def before_text(self) -> bool:
+        """Whether a tag came last, so that a newline would be dropped."""
+        return self._after_tag and not self._held
+
+    @property
+    def held(self) -> str:
+        """The end of the text so far that may begin a tag."""
+        return self._held
+
+    def settle(self) -> None:
+        """From here on no tag means anything: all text is of the kind that it is now."""
+        self._tags = []
+
     def push(self, text: str) -> list[Piece]:
         """Take the next text; return the pieces that are certain, none of them empty."""
         pieces: list[Piece] = []

@@ -149,6 +149,15 @@ class Tokenizer:
         """The id of one token by its exact text in the vocabulary, or None if it has no such token."""
         return self._backend.token_to_id(token)
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token as the vocabulary spells it, and its id; made anew at each call."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
+
+    def to_json(self) -> str:
+        """The contents of tokenizer.json."""
+        return str(self._backend.to_str())
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Turn text into token ids. Control tokens spelled out in it are recognised: see `encode_chat`.
 

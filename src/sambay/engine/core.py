@@ -9,12 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sambay.engine.guide import Guides
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.engine.request import Completion, Request, new_output
-from sambay.engine.sampler import sample, top_logprobs
+from sambay.engine.sampler import top_logprobs
 from sambay.engine.scheduler import Scheduler, Share
-from sambay.errors import ContextError, PromptError, SambaYError, SamplingError
+from sambay.errors import ContextError, PromptError, SambaYError
 from sambay.model import SambaY
 from sambay.tokenizer import Tokenizer
 
@@ -51,6 +52,7 @@ class Engine:
         self.max_model_len = max_model_len
         self.scheduler = Scheduler(max_num_seqs, max_num_batched_tokens)
         self.pool = model.new_state(max_num_seqs)
+        self._guides = Guides(tokenizer, model.config.vocab_size, end_ids, model.device)
         self._seeds = torch.Generator().manual_seed(seed % 2**64)
         self._names = itertools.count()
         self._requests: dict[str, Request] = {}
@@ -85,7 +87,9 @@ class Engine:
         Raises:
             PromptError: an empty prompt, or ids outside the vocabulary.
             ContextError: the prompt leaves no room for a single token.
-            SamplingError: parameters that need a tokenizer when there is none, or unknown stop tokens.
+            SamplingError: parameters that need a tokenizer when there is none, unknown tokens, or a structure that is
+                not valid.
+            MissingExtraError: structured output without llguidance.
         """
         self._check(prompt_ids, params)
         output = new_output(str(next(self._names)), prompt, prompt_ids)
@@ -95,9 +99,18 @@ class Engine:
         seed = params.seed
         if seed is None:
             seed = int(torch.randint(0, 2**62, (), generator=self._seeds))
-        thinking = self._ends_in_thinking(prompt_ids)
+        end, rules = self._prompt_end(prompt_ids), self._guides.rules(params)
         request.completions = [
-            Completion(request, i, seed + i, self.tokenizer, device=self.model.device, thinking=thinking)
+            Completion(
+                request,
+                i,
+                seed + i,
+                self.tokenizer,
+                device=self.model.device,
+                thinking=end.rstrip("\n").endswith("<think>"),
+                guide=self._guides.guide(params, end),
+                rules=rules,
+            )
             for i in range(params.n)
         ]
         output.outputs = [completion.output for completion in request.completions]
@@ -105,12 +118,12 @@ class Engine:
         self.scheduler.waiting.extend(request.completions)
         return output
 
-    def _ends_in_thinking(self, ids: list[int]) -> bool:
-        """Whether a prompt, given as text or as ids, leaves the model inside `<think>`."""
+    def _prompt_end(self, ids: list[int]) -> str:
+        """The end of a prompt as text, given as text or as ids: whether the model is inside `<think>` stands there."""
         if self.tokenizer is None:
-            return False
+            return ""
         # Sixteen tokens hold the tag, however it is spelled, and the newlines after it.
-        return self.tokenizer.decode(ids[-16:], skip_special_tokens=False).rstrip("\n").endswith("<think>")
+        return self.tokenizer.decode(ids[-16:], skip_special_tokens=False)
 
     def _check(self, ids: list[int], params: SamplingParams) -> None:
         vocab = self.model.config.vocab_size
@@ -124,11 +137,7 @@ class Engine:
                 f"the prompt has {len(ids)} tokens, but the context holds {self.max_model_len} and one is needed "
                 "for the answer: shorten the prompt"
             )
-        if self.tokenizer is None and params.stop_strings:
-            raise SamplingError("stop strings need a tokenizer, and this checkpoint has none: use stop_token_ids")
-        for token in params.stop_token_ids or ():
-            if token >= vocab:
-                raise SamplingError(f"stop_token_ids has {token}: the vocabulary ends at {vocab - 1}")
+        self._guides.check(params)
 
     def abort(self, request_id: str) -> None:
         """End a request and give its slots back, in the middle of a step at its end; else at once.
@@ -242,7 +251,7 @@ class Engine:
 
     def _next(self, completion: Completion, logits: Tensor) -> StreamEvent:
         params, output = completion.request.params, completion.output
-        token = sample(logits, params, completion.generator, completion.penalties, completion.banned())
+        token = completion.choose(logits)
         if output.logprobs is not None:
             entry = top_logprobs(logits, token, params.logprobs or 0)
             if self.tokenizer is not None:
