@@ -205,7 +205,9 @@ class Tokenizer:
             messages: at least one; each with a `role`, a string, and a `content`: a string, or a list of
                 `{"type": "text", "text": ...}`, which are joined by newlines as in vLLM.
             add_generation_prompt: whether to end with the opening of the assistant's turn.
-            **variables: further template variables, such as `tools`.
+            **variables: further template variables, such as `tools`. `enable_thinking=False` switches the thinking
+                off: a template that does not know of it gets an empty, closed thinking put behind it, where the
+                assistant's turn opens.
 
         Raises:
             PromptError: there is no template, a message is malformed, or the template refuses it.
@@ -215,13 +217,16 @@ class Tokenizer:
         values["add_generation_prompt"] = add_generation_prompt
         source = self._template(values["tools"])
         try:
-            return _compile_template(source).render(values)
+            text = _compile_template(source).render(values)
         except jinja2.TemplateError as error:
             raise PromptError(f"the chat template refuses this conversation: {error}") from error
         except Exception as error:  # a template is code from outside: whatever it raises is its own doing
             raise PromptError(
                 f"the chat template failed on this conversation: {type(error).__name__}: {error}"
             ) from error
+        knows = "enable_thinking" in source
+        off = variables.get("enable_thinking", True) is False
+        return _without_thinking(text) if off and add_generation_prompt and not knows else text
 
     def encode_chat(self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object) -> list[int]:
         """The token ids of a conversation, in which only the template can write control tokens.
@@ -336,6 +341,12 @@ class Tokenizer:
             lone = next((char for char in text if "\ud800" <= char <= "\udfff"), "")
             where = f"the lone surrogate {lone!r} at {text.find(lone)}"
             raise PromptError(f"the text has {where}, which is no character: remove it") from error
+
+
+def _without_thinking(prompt: str) -> str:
+    """A prompt after which the model answers at once: as if it had thought nothing."""
+    opened = prompt.rstrip("\n").endswith("<think>")
+    return f"{prompt.rstrip(chr(10)) if opened else prompt + '<think>'}\n\n</think>\n"
 
 
 def _decoder_steps(backend: Backend) -> list[str]:

@@ -261,6 +261,7 @@ class LLM:
         *,
         use_tqdm: bool = False,
         add_generation_prompt: bool = True,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
         """Answer conversations, rendered with the checkpoint's chat template.
@@ -271,6 +272,7 @@ class LLM:
             sampling_params: as in `generate`.
             use_tqdm: show a progress bar.
             add_generation_prompt: end the prompt where the assistant begins.
+            enable_thinking: False has the model answer without thinking; None leaves it to the chat template.
             chat_template_kwargs: further variables of the template.
 
         Raises:
@@ -278,19 +280,26 @@ class LLM:
         """
         several = isinstance(messages, Sequence) and bool(messages) and not isinstance(messages[0], Mapping)
         conversations = messages if several else [messages]
-        extra = dict(chat_template_kwargs or {})
+        extra = dict(chat_template_kwargs or {}) | _thinking(enable_thinking)
         return self._drive(
             [self._encode_chat(c, add_generation_prompt, extra) for c in cast("Sequence[Messages]", conversations)],
             sampling_params,
             use_tqdm,
         )
 
-    def stream(self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None) -> EventStream:
+    def stream(
+        self,
+        prompt: Prompt | Messages,
+        sampling_params: SamplingParams | None = None,
+        *,
+        enable_thinking: bool | None = None,
+    ) -> EventStream:
         """Generate token by token.
 
         Args:
             prompt: a prompt as in `generate`, or a conversation as in `chat` (a list of messages).
             sampling_params: how to generate.
+            enable_thinking: as in `chat`, for a conversation.
 
         Returns:
             An iterator of events, one per token. Other calls may be made while it is open.
@@ -300,7 +309,7 @@ class LLM:
         """
         conversation = isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], Mapping)
         if conversation:
-            encoded = self._encode_chat(cast("Messages", prompt), True, {})
+            encoded = self._encode_chat(cast("Messages", prompt), True, _thinking(enable_thinking))
         else:
             encoded = self._encode(cast("Prompt", prompt))
         return EventStream(self.engine, *encoded, sampling_params or self.get_default_sampling_params())
@@ -358,6 +367,11 @@ class LLM:
         tokenizer = self.get_tokenizer()
         text = tokenizer.render_chat(messages, add_generation_prompt=add, **extra)
         return text, tokenizer.encode_chat(messages, add_generation_prompt=add, **extra)
+
+
+def _thinking(enable: bool | None) -> dict[str, Any]:
+    """The variable of the chat template, if it is said."""
+    return {} if enable is None else {"enable_thinking": enable}
 
 
 def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:

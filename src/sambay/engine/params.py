@@ -25,8 +25,8 @@ class StructuredOutputsParams:
         grammar: a context-free grammar in the Lark dialect of llguidance, or in the GBNF of llama.cpp.
         json_object: any JSON object.
         disable_any_whitespace: JSON on one line, without a space.
-        whitespace_pattern: a regular expression of the white space that JSON may have; by default up to 64 characters
-            at a place, so that no model is lost in it.
+        whitespace_pattern: a regular expression of the white space that JSON may have at a place; by default a space,
+            or a new line and its indentation.
 
     Raises:
         SamplingError: none or several of them, or one of the wrong type.

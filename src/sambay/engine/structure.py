@@ -22,7 +22,10 @@ from sambay.tokenizer import Tokenizer
 
 __all__ = ["Matcher", "Structures", "check_structure"]
 
-_WHITESPACE = r"[ \t\n\r]{0,64}"
+_WHITESPACE = r"( |\r?\n[ \t]{0,32})?"
+"""What JSON may have between its parts: a space, or a new line and its indentation. Small models lose themselves in
+more of it."""
+
 _COMPILED = 32
 """Structures that are kept compiled, for the next request that brings the same."""
 
