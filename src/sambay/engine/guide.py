@@ -82,6 +82,11 @@ class Guide:
         return self._tags.beyond(self._splitter.held)
 
     @property
+    def unanswered(self) -> bool:
+        """Whether the answer's structure has not begun, so that the completion may not end."""
+        return self._structured and not self._answering
+
+    @property
     def complete(self) -> bool:
         """Whether the answer's structure is complete and nothing can be added.
 
@@ -192,9 +197,9 @@ class Guides:
         """
         if self._tags is None or self._structures is None:
             return None
-        if params.max_thinking_tokens is not None:
-            self._tags.closing(False)  # refused now, if it cannot be spelled, and not in the middle of the thinking
         wanted = params.structured_outputs
+        if wanted is not None or params.max_thinking_tokens is not None:
+            self._tags.check()
         matcher = None if wanted is None else self._structures.matcher(wanted)
         return Guide(self._tags, params.max_thinking_tokens, matcher, prompt_end)
 

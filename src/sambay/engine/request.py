@@ -120,15 +120,18 @@ class Completion:
             allowed = rules.allowed if allowed is None else allowed & rules.allowed
         return sample(logits, self.request.params, self.generator, self.penalties, self.banned(), self.rules, allowed)
 
-    def banned(self) -> tuple[int, ...]:
-        """Tokens that must not come: ends before `min_tokens`, ends of bad words, what the guide rules out."""
+    def banned(self) -> list[int]:
+        """Tokens that must not come: ends before `min_tokens` or an answer, bad words, what the guide rules out."""
         params, ids = self.request.params, self.output.token_ids
-        banned: tuple[int, ...] = ()
-        if len(ids) < params.min_tokens:
-            banned = (*(() if params.ignore_eos else self.request.end_ids), *(params.stop_token_ids or ()))
+        early = len(ids) < params.min_tokens
+        banned = [*(params.stop_token_ids or ())] if early else []
+        if (early and not params.ignore_eos) or (self.guide is not None and self.guide.unanswered):
+            banned += self.request.end_ids
         if self.rules is not None:
             banned += self.rules.banned(ids)
-        return banned if self.guide is None else banned + self.guide.banned()
+        if self.guide is not None:
+            banned += self.guide.banned()
+        return banned
 
     def append(self, token: int) -> StreamEvent:
         """Take the next token: decode it, and decide whether the completion ends here."""

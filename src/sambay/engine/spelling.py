@@ -26,6 +26,20 @@ class Tags:
     def __init__(self, tokenizer: Tokenizer, vocab: int) -> None:
         self._tokenizer, self._vocab = tokenizer, vocab
 
+    def check(self) -> None:
+        """Refuse a tokenizer with which the end of the thinking cannot be written, or not be seen in time.
+
+        Raises:
+            SamplingError: it is such a one.
+        """
+        decoder = self._tokenizer.stream(skip_special_tokens=False)
+        if not "".join(map(decoder.push, ids_within(self._tokenizer, CLOSE))).endswith(CLOSE):
+            raise SamplingError(
+                f"the tokenizer spells {CLOSE} in bytes that are no text before the next token comes: "
+                "max_thinking_tokens and structured_outputs cannot be used with it"
+            )
+        self.closing(False)
+
     def none(self) -> Tensor:
         """No token at all: (vocab,) bool."""
         return torch.zeros(self._vocab, dtype=torch.bool)

@@ -1,7 +1,8 @@
 """Structured output: which tokens keep an answer within a JSON schema, a regular expression, a grammar or a choice.
 
-llguidance does the parsing. It reads tokens as bytes, so that a character may be spelled by any tokens; control tokens
-have no bytes, and only the end-of-sequence tokens are let through, where the answer is complete.
+llguidance does the parsing. It reads tokens as bytes, so that a character may be spelled by any tokens; where only one
+text can come, it asks for that as the tokenizer spells it. Control tokens have no bytes, and only the end-of-sequence
+tokens are let through, where the answer is complete.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -153,6 +155,8 @@ def _grammar(library: ModuleType, wanted: StructuredOutputsParams) -> str:
         schema = {"type": "object"} if wanted.json is None else wanted.json
         if isinstance(schema, str):
             schema = json.loads(schema)
+        if not isinstance(schema, Mapping):
+            raise ValueError("a JSON schema is an object")
         pattern = "" if wanted.disable_any_whitespace else wanted.whitespace_pattern or _WHITESPACE
         options = {"whitespace_pattern": pattern} if pattern else {"whitespace_flexible": False}
         return str(of_text.grammar_from_json_schema(json.dumps(schema), overrides=options))
