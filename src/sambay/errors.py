@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackendError",
+    "BodyError",
     "CheckpointError",
     "ConfigError",
     "ContextError",
@@ -40,6 +41,19 @@ class ContextError(PromptError):
 
 class SamplingError(SambaYError):
     """Sampling parameters outside their range."""
+
+
+class BodyError(SambaYError):
+    """A request in another program's protocol that cannot be read.
+
+    Args:
+        message: what is wrong, and what would be right.
+        param: the field that it is about, if it is one.
+    """
+
+    def __init__(self, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class BackendError(SambaYError):

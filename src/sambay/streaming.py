@@ -23,6 +23,7 @@ __all__ = [
     "StreamDecoder",
     "ThinkingSplitter",
     "WindowStream",
+    "spelled_bytes",
     "split_thinking",
 ]
 
@@ -53,7 +54,7 @@ class ByteLevelStream(StreamDecoder):
     def push(self, token_id: int) -> str:
         """See `StreamDecoder.push`."""
         token = None if token_id in self._skip else self._backend.id_to_token(token_id)
-        return "" if token is None else self._utf8.decode(_spelled_bytes(token))
+        return "" if token is None else self._utf8.decode(spelled_bytes(token))
 
     def flush(self) -> str:
         """See `StreamDecoder.flush`."""
@@ -256,7 +257,7 @@ def _byte_of_character() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def _spelled_bytes(token: str) -> bytes:
+def spelled_bytes(token: str) -> bytes:
     """The bytes of a byte-level token. One with any other character is text, as in the library."""
     table = _byte_of_character()
     return bytes(table[char] for char in token) if table.keys() >= set(token) else token.encode()

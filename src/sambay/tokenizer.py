@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 
 from sambay.errors import CheckpointError, PromptError
 from sambay.files import atomic_write
-from sambay.streaming import ByteLevelStream, StreamDecoder, WindowStream
+from sambay.streaming import ByteLevelStream, StreamDecoder, WindowStream, spelled_bytes
 
 __all__ = ["Tokenizer"]
 
@@ -157,6 +157,16 @@ class Tokenizer:
     def to_json(self) -> str:
         """The contents of tokenizer.json."""
         return str(self._backend.to_str())
+
+    def token_bytes(self, index: int) -> bytes:
+        """The bytes that a token stands for, part of a character perhaps; none for an id outside the vocabulary."""
+        token = self._backend.id_to_token(index)
+        if token is None:
+            return b""
+        if self._decoder_steps == ["ByteLevel"] and index not in self._special:
+            return spelled_bytes(token)
+        byte = re.fullmatch("<0x([0-9A-Fa-f]{2})>", token) if "ByteFallback" in self._decoder_steps else None
+        return bytes([int(byte[1], 16)]) if byte else self.decode([index], skip_special_tokens=False).encode()
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Turn text into token ids. Control tokens spelled out in it are recognised: see `encode_chat`.

@@ -23,7 +23,9 @@ IMPOSSIBLE = [
     *[("allowed_token_ids", v, "0 or more") for v in ([-1], [1.0], [True], ["a"], [3, None])],
     *[("logit_bias", v, "0 or more") for v in ({-1: 1}, {"a": 1}, {True: 1}, {1.0: 1})],
     *[("max_thinking_tokens", v, "0 or more") for v in (-1, 1.5, True, "9")],
-    *[("bad_words", v, "none empty or blank") for v in ("no", [""], ["a", "  "], [3])],
+    *[("bad_words", v, "none empty or blank") for v in ([""], ["a", "  "], [3])],
+    *[(name, v, "it must be a list of") for name in ("stop_token_ids", "bad_words") for v in ("no", 5, {}, 1.5)],
+    ("stop", 5, "a string or a list of strings"),
     *[("structured_outputs", v, "StructuredOutputsParams(json=schema)") for v in ({"json": {}}, "json", 3)],
 ]
 
@@ -33,7 +35,8 @@ def test_impossible_values_name_field_value_and_bound(name, value, bound):
     with pytest.raises(SamplingError) as caught:
         SamplingParams(**{name: value})
     message = str(caught.value)
-    shown = value if not name.endswith(("_ids", "_bias")) else next(x for x in value if x != 3)
+    within = name.endswith(("_ids", "_bias")) and "list" not in bound
+    shown = next(x for x in value if x != 3) if within else value
     assert message.startswith(f"{name} ")
     assert repr(shown) in message
     assert bound in message

@@ -107,12 +107,10 @@ def test_an_answer_is_what_was_asked_for(make_engine, tokenizer, assert_idle, ki
 
 
 def spelled(tokenizer, token):
-    """The bytes of a token of a byte-level tokenizer, None for a control token and a tag."""
-    from sambay.streaming import _spelled_bytes
-
-    text = tokenizer._backend.id_to_token(token)
-    tags = ("<think>", "</think>")
-    return None if text is None or token in tokenizer.special_tokens.values() or text in tags else _spelled_bytes(text)
+    """The bytes of a token, None for a control token and a tag."""
+    if token in [*tokenizer.special_tokens.values(), *map(tokenizer.token_id, ("<think>", "</think>"))]:
+        return None
+    return tokenizer.token_bytes(token)
 
 
 @given(st.lists(st.text('ab ü你🙂\n"\\', min_size=1, max_size=4), min_size=1, max_size=5), st.integers(0, 2**31))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,13 @@ class SamplingParams:
                 self._integer(name, least, most)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise SamplingError(f"min_tokens is {self.min_tokens}: it must not be above max_tokens {self.max_tokens}")
+        for name in ("stop_token_ids", "allowed_token_ids", "bad_words"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, str | Mapping) or not isinstance(value, Iterable)):
+                what = "strings" if name == "bad_words" else "token ids"
+                raise SamplingError(f"{name} is {value!r:.200}: it must be a list of {what}")
+        if self.stop is not None and not isinstance(self.stop, str | Iterable):
+            raise SamplingError(f"stop is {self.stop!r:.200}: it must be a string or a list of strings")
         stops = self.stop_strings
         if not all(isinstance(stop, str) and stop for stop in stops):
             raise SamplingError(f"stop is {self.stop!r}: it must be a string or a list of strings, none empty")
@@ -163,9 +170,7 @@ class SamplingParams:
             for token in allowed:
                 _check_token("allowed_token_ids", token)
         words = self.bad_words
-        if words is not None and (
-            isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words)
-        ):
+        if words is not None and not all(isinstance(word, str) and word.strip() for word in words):
             raise SamplingError(f"bad_words is {words!r:.200}: it must be a list of strings, none empty or blank")
         structure = self.structured_outputs
         if structure is not None and not isinstance(structure, StructuredOutputsParams):
