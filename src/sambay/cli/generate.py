@@ -28,7 +28,7 @@ sambay generate -p "What is 3/4 + 5/6?"
 
 echo "Solve 3x - 7 = 11." | sambay generate --temperature 0
 
-sambay generate -p "What is 12 * 7?" --regex "[0-9]+" --max-thinking-tokens 200
+sambay generate -p "What is 12 * 7?" --max-thinking-tokens 200 --regex '.*boxed.[0-9]+.'
 
 sambay generate ./checkpoint --raw -p "Once upon a time" -n 3 --seed 7
 
