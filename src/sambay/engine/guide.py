@@ -165,10 +165,13 @@ class Guides:
         self._structures = None if tokenizer is None else Structures(tokenizer, vocab, end_ids)
 
     def check(self, params: SamplingParams) -> None:
-        """Refuse what this model cannot do.
+        """Refuse what this model cannot do, so that `guide` and `rules` do not fail; for any thread.
 
         Raises:
-            SamplingError: parameters that need a tokenizer when there is none, or tokens that do not exist.
+            SamplingError: parameters that need a tokenizer when there is none, tokens that do not exist, a structure
+                that is not valid, or a tokenizer that cannot spell what closes the thinking.
+            MissingExtraError: structured output without llguidance.
+            PromptError: a bad word is not valid Unicode.
         """
         if self._tokenizer is None:
             for given, needs, remedy in (
@@ -183,6 +186,13 @@ class Guides:
             for token in getattr(params, name) or ():
                 if token >= self._vocab:
                     raise SamplingError(f"{name} has {token}: the vocabulary ends at {self._vocab - 1}")
+        if self._tokenizer is not None:
+            bad_word_ids(self._tokenizer, tuple(params.bad_words or ()))
+        wanted = params.structured_outputs
+        if self._tags is not None and (wanted is not None or params.max_thinking_tokens is not None):
+            self._tags.check()
+        if self._structures is not None and wanted is not None:
+            self._structures.matcher(wanted)  # kept compiled for the guide
 
     def guide(self, params: SamplingParams, prompt_end: str) -> Guide | None:
         """The guide of one completion, None without a tokenizer.
@@ -190,16 +200,10 @@ class Guides:
         Args:
             params: of its request, checked.
             prompt_end: the end of the prompt's text, long enough for a tag and newlines.
-
-        Raises:
-            SamplingError: the structure is not valid, or the tokenizer cannot spell what closes the thinking.
-            MissingExtraError: structured output without llguidance.
         """
         if self._tags is None or self._structures is None:
             return None
         wanted = params.structured_outputs
-        if wanted is not None or params.max_thinking_tokens is not None:
-            self._tags.check()
         matcher = None if wanted is None else self._structures.matcher(wanted)
         return Guide(self._tags, params.max_thinking_tokens, matcher, prompt_end)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import ModuleType
@@ -82,7 +83,7 @@ class Matcher:
 
 
 class Structures:
-    """Compiles structures for one tokenizer.
+    """Compiles structures for one tokenizer; for any thread.
 
     Args:
         tokenizer: of the model.
@@ -92,6 +93,7 @@ class Structures:
 
     def __init__(self, tokenizer: Tokenizer, vocab: int, end_ids: frozenset[int]) -> None:
         self._tokenizer, self._vocab, self._end_ids = tokenizer, vocab, end_ids
+        self._lock = threading.Lock()
         self._backend: Any = None
         self._compiled: OrderedDict[str, Matcher] = OrderedDict()
 
@@ -103,19 +105,21 @@ class Structures:
             MissingExtraError: llguidance is not installed.
         """
         grammar = check_structure(wanted)
-        found = self._compiled.get(grammar)
-        if found is None:
-            compiled = _library().LLMatcher(self._of_library(), grammar, log_level=0)
-            found = Matcher(compiled, self._vocab)
-            if not compiled.is_error():
-                compiled.compute_bitmask()  # finds out whether there is any way to begin
-            if compiled.is_error():
-                raise _invalid(wanted, compiled.get_error())
+        with self._lock:
+            found = self._compiled.get(grammar) or self._compile(wanted, grammar)
             self._compiled[grammar] = found
+            self._compiled.move_to_end(grammar)
             if len(self._compiled) > _COMPILED:
                 self._compiled.popitem(last=False)
-        self._compiled.move_to_end(grammar)
-        return found.copy()
+            return found.copy()
+
+    def _compile(self, wanted: StructuredOutputsParams, grammar: str) -> Matcher:
+        compiled = _library().LLMatcher(self._of_library(), grammar, log_level=0)
+        if not compiled.is_error():
+            compiled.compute_bitmask()  # finds out whether there is any way to begin
+        if compiled.is_error():
+            raise _invalid(wanted, compiled.get_error())
+        return Matcher(compiled, self._vocab)
 
     def _of_library(self) -> Any:  # noqa: ANN401 - a class of an optional library
         """The library's own reading of the tokenizer, made once: it takes a second for 200,000 tokens."""
