@@ -2,7 +2,7 @@
 
 import string
 
-from tokenizers import AddedToken, decoders, models, normalizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
 from sambay.tokenizer import Tokenizer
@@ -13,9 +13,9 @@ TEXTS = ["The answer is 42, häufig gefragt. 你好，世界 🙂🙂 the end of
 byte_level = train_tokenizer(TEXTS, 400)
 
 
-def sentencepiece_like(prepend: bool = True) -> Tokenizer:
+def sentencepiece_like(prepend: bool = True, signs: str = "") -> Tokenizer:
     """The layout of Llama's converted tokenizers: metaspace, byte tokens, a leading space to strip."""
-    letters = [*string.ascii_lowercase, "▁", "é", "你", "\ufffd", "▁th", "▁the", "▁▁"]
+    letters = [*string.ascii_lowercase, *signs, "▁", "é", "你", "\ufffd", "▁th", "▁the", "▁▁"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
     merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("▁", "▁")]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*tokens, "▁t"]))}
@@ -37,3 +37,25 @@ def words(decoder: object) -> Tokenizer:
         backend.decoder = decoder
     backend.add_special_tokens(["<unk>", "<s>"])
     return Tokenizer(backend, {})
+
+
+def spelled_tags() -> Tokenizer:
+    """No tokens for the tags of thinking: they are spelled, and a token may end one and go on after it."""
+    backend = Backend(models.BPE())
+    pieces = Regex(r" ?\p{L}+|\d| ?[^\s\p{L}\d]+[\r\n]*|\s+")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pieces, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<end>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = ["<think>\nso\n</think>\nthe end", "<think>\n\nx\n</think>\n\n", "a>{ b>{ c>1 >\n >\n\n"]
+    backend.train_from_iterator([*TEXTS, *texts * 9], trainer)
+    return Tokenizer(backend, {"eos_token": "<end>"})

@@ -26,6 +26,7 @@ FLOORS = [
     {"quant"},
     {"model"},
     {"engine", "data", "quant.calibrate"},
+    {"protocols"},
     {"hf", "train", "eval", "server", "quant.convert", "quant.measure"},
     {"bench"},
     {"cli"},

@@ -14,7 +14,15 @@ from sambay._version import __version__
 
 if TYPE_CHECKING:
     from sambay.config import PRESETS, LayerRole, SambaYConfig, preset
-    from sambay.engine import LLM, AsyncEngine, CompletionOutput, RequestOutput, SamplingParams, StreamEvent
+    from sambay.engine import (
+        LLM,
+        AsyncEngine,
+        CompletionOutput,
+        RequestOutput,
+        SamplingParams,
+        StreamEvent,
+        StructuredOutputsParams,
+    )
     from sambay.errors import SambaYError
     from sambay.model import SambaY
     from sambay.state import StatePool
@@ -33,6 +41,7 @@ __all__ = [
     "SamplingParams",
     "StatePool",
     "StreamEvent",
+    "StructuredOutputsParams",
     "Tokenizer",
     "__version__",
     "preset",
@@ -46,6 +55,7 @@ _HOMES = {
     "RequestOutput": "engine",
     "SamplingParams": "engine",
     "StreamEvent": "engine",
+    "StructuredOutputsParams": "engine",
     "PRESETS": "config",
     "LayerRole": "config",
     "SambaYConfig": "config",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackendError",
+    "BodyError",
     "CheckpointError",
     "ConfigError",
     "ContextError",
@@ -50,6 +51,19 @@ class StateError(SambaYError):
 
 class StateWarning(UserWarning):
     """A saved state that was not used or not written, and why; what needed it goes on without it."""
+
+
+class BodyError(SambaYError):
+    """A request in another program's protocol that cannot be read.
+
+    Args:
+        message: what is wrong, and what would be right.
+        param: the field that it is about, if it is one.
+    """
+
+    def __init__(self, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class BackendError(SambaYError):

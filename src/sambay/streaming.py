@@ -23,6 +23,7 @@ __all__ = [
     "StreamDecoder",
     "ThinkingSplitter",
     "WindowStream",
+    "spelled_bytes",
     "split_thinking",
 ]
 
@@ -53,7 +54,7 @@ class ByteLevelStream(StreamDecoder):
     def push(self, token_id: int) -> str:
         """See `StreamDecoder.push`."""
         token = None if token_id in self._skip else self._backend.id_to_token(token_id)
-        return "" if token is None else self._utf8.decode(_spelled_bytes(token))
+        return "" if token is None else self._utf8.decode(spelled_bytes(token))
 
     def flush(self) -> str:
         """See `StreamDecoder.flush`."""
@@ -181,6 +182,25 @@ class ThinkingSplitter:
         self._after_tag = started_open
         self._held = ""
 
+    @property
+    def thinking(self) -> bool:
+        """Whether the text is now between the tags."""
+        return self._kind == "reasoning"
+
+    @property
+    def before_text(self) -> bool:
+        """Whether a tag came last, so that a newline would be dropped."""
+        return self._after_tag and not self._held
+
+    @property
+    def held(self) -> str:
+        """The end of the text so far that may begin a tag."""
+        return self._held
+
+    def settle(self) -> None:
+        """From here on no tag means anything: all text is of the kind that it is now."""
+        self._tags = []
+
     def push(self, text: str) -> list[Piece]:
         """Take the next text; return the pieces that are certain, none of them empty."""
         pieces: list[Piece] = []
@@ -237,7 +257,7 @@ def _byte_of_character() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def _spelled_bytes(token: str) -> bytes:
+def spelled_bytes(token: str) -> bytes:
     """The bytes of a byte-level token. One with any other character is text, as in the library."""
     table = _byte_of_character()
     return bytes(table[char] for char in token) if table.keys() >= set(token) else token.encode()

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 
 from sambay.errors import CheckpointError, PromptError
 from sambay.files import atomic_write
-from sambay.streaming import ByteLevelStream, StreamDecoder, WindowStream
+from sambay.streaming import ByteLevelStream, StreamDecoder, WindowStream, spelled_bytes
 
 __all__ = ["Tokenizer"]
 
@@ -149,6 +149,25 @@ class Tokenizer:
         """The id of one token by its exact text in the vocabulary, or None if it has no such token."""
         return self._backend.token_to_id(token)
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token as the vocabulary spells it, and its id; made anew at each call."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
+
+    def to_json(self) -> str:
+        """The contents of tokenizer.json."""
+        return str(self._backend.to_str())
+
+    def token_bytes(self, index: int) -> bytes:
+        """The bytes that a token stands for, part of a character perhaps; none for an id outside the vocabulary."""
+        token = self._backend.id_to_token(index)
+        if token is None:
+            return b""
+        if self._decoder_steps == ["ByteLevel"] and index not in self._special:
+            return spelled_bytes(token)
+        byte = re.fullmatch("<0x([0-9A-Fa-f]{2})>", token) if "ByteFallback" in self._decoder_steps else None
+        return bytes([int(byte[1], 16)]) if byte else self.decode([index], skip_special_tokens=False).encode()
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Turn text into token ids. Control tokens spelled out in it are recognised: see `encode_chat`.
 
@@ -196,7 +215,9 @@ class Tokenizer:
             messages: at least one; each with a `role`, a string, and a `content`: a string, or a list of
                 `{"type": "text", "text": ...}`, which are joined by newlines as in vLLM.
             add_generation_prompt: whether to end with the opening of the assistant's turn.
-            **variables: further template variables, such as `tools`.
+            **variables: further template variables, such as `tools`. `enable_thinking=False` switches the thinking
+                off: a template that does not know of it gets an empty, closed thinking put behind it, where the
+                assistant's turn opens.
 
         Raises:
             PromptError: there is no template, a message is malformed, or the template refuses it.
@@ -206,13 +227,16 @@ class Tokenizer:
         values["add_generation_prompt"] = add_generation_prompt
         source = self._template(values["tools"])
         try:
-            return _compile_template(source).render(values)
+            text = _compile_template(source).render(values)
         except jinja2.TemplateError as error:
             raise PromptError(f"the chat template refuses this conversation: {error}") from error
         except Exception as error:  # a template is code from outside: whatever it raises is its own doing
             raise PromptError(
                 f"the chat template failed on this conversation: {type(error).__name__}: {error}"
             ) from error
+        knows = "enable_thinking" in source
+        off = variables.get("enable_thinking", True) is False
+        return _without_thinking(text) if off and add_generation_prompt and not knows else text
 
     def encode_chat(self, messages: Messages, *, add_generation_prompt: bool = True, **variables: object) -> list[int]:
         """The token ids of a conversation, in which only the template can write control tokens.
@@ -327,6 +351,12 @@ class Tokenizer:
             lone = next((char for char in text if "\ud800" <= char <= "\udfff"), "")
             where = f"the lone surrogate {lone!r} at {text.find(lone)}"
             raise PromptError(f"the text has {where}, which is no character: remove it") from error
+
+
+def _without_thinking(prompt: str) -> str:
+    """A prompt after which the model answers at once: as if it had thought nothing."""
+    opened = prompt.rstrip("\n").endswith("<think>")
+    return f"{prompt.rstrip(chr(10)) if opened else prompt + '<think>'}\n\n</think>\n"
 
 
 def _decoder_steps(backend: Backend) -> list[str]:

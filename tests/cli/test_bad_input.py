@@ -91,6 +91,8 @@ def test_no_such_model(sambay, tmp_path, command):
         (["-n", "0"], "n is 0"),
         (["--stop", ""], "stop is ['']"),
         (["--json", "--logprobs", "-1"], "logprobs is -1"),
+        (["--max-thinking-tokens", "-1"], "max_thinking_tokens is -1"),
+        (["--regex", "a("], "regex a( cannot be used: unclosed group"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--dtype", "int4"], "dtype is 'int4'"),
         (["--max-model-len", "0"], "max_model_len is 0"),
@@ -111,6 +113,10 @@ def test_impossible_values(sambay, checkpoint, arguments, words):
         (["generate", "-p", "x", "--logprobs", "1"], "--json"),
         (["generate", "-p", "x", "--ids", "1"], "--ids is the whole prompt"),
         (["generate", "-p", "x", "--raw", "--system", "y"], "--system"),
+        (["generate", "-p", "x", "--raw", "--no-thinking"], "use --max-thinking-tokens 0"),
+        (["generate", "--ids", "1", "--no-thinking"], "use --max-thinking-tokens 0"),
+        (["generate", "-p", "x", "--regex", "a", "--json-schema", "b"], "give one of them"),
+        (["batch", "x.jsonl"], "--output"),
         (["generat"], "No such command 'generat'"),
         (["train"], "Missing argument"),
         (["train", "x.toml"], "--output"),
@@ -135,8 +141,23 @@ def test_prompts_that_are_none(sambay, checkpoint, wordless, monkeypatch):
     check(sambay("generate", wordless, "-p", "x"), "has no tokenizer.json")
     check(sambay("generate", wordless, "-p", "x", "--system", "y"), "no chat template")
     check(sambay("generate", wordless, "--ids", "1", "--stop", "x"), "stop strings need a tokenizer")
+    check(sambay("generate", wordless, "--ids", "1", "--max-thinking-tokens", "3"), "needs a tokenizer")
     check(sambay("chat", wordless), "has no chat template")
     check(sambay("eval", wordless, "--problems", "1"), "has no tokenizer")
+
+
+def test_a_schema_that_is_none(sambay, checkpoint, tmp_path):
+    pytest.importorskip("llguidance")
+    path = tmp_path / "schema.json"
+    for content, words in (
+        (b"{", "cannot be used: Expecting property name"),
+        (b"[]", "a JSON schema is an object"),
+        (b'{"type": "foo"}', "Invalid type: foo"),
+        (b"\xff", "is no text in UTF-8"),
+    ):
+        path.write_bytes(content)
+        check(sambay("generate", checkpoint, "-p", "hi", "--json-schema", path), words)
+    check(sambay("generate", checkpoint, "-p", "hi", "--json-schema", tmp_path / "nope"), "No such file or directory")
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])

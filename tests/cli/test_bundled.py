@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from sambay.hub import bundled_model
 
 
@@ -19,6 +21,21 @@ def test_it_thinks_and_answers(sambay):
     assert output["finish_reason"] == "stop"
     assert output["reasoning"]
     assert "\\boxed{7}" in output["answer"]
+
+
+def test_its_thinking_is_bounded_and_its_answer_held_to_a_pattern(sambay):
+    pytest.importorskip("llguidance")
+    options = ("-p", "What is 3 + 4?", "--temperature", "0", "--json")
+    [free] = json.loads(sambay("generate", *options).out)["outputs"]
+    [short] = json.loads(sambay("generate", *options, "--max-thinking-tokens", "3").out)["outputs"]
+    assert short["finish_reason"] == "stop"
+    assert 0 < short["reasoning_tokens"] <= 5 < free["reasoning_tokens"]
+    assert "\\boxed{" in short["answer"]
+    [held] = json.loads(sambay("generate", *options, "--regex", r"The sum is: \\boxed\{[0-9]+\}").out)["outputs"]
+    assert held["reasoning"] == free["reasoning"]
+    assert held["answer"] == r"The sum is: \boxed{7}"
+    [direct] = json.loads(sambay("generate", *options, "--no-thinking").out)["outputs"]
+    assert (direct["reasoning"], direct["finish_reason"]) == ("", "stop")
 
 
 def test_it_chats(sambay):

@@ -115,6 +115,19 @@ def test_system_and_think(chat, tmp_path):
     assert saved(path)[0] == ("system", "be kind")
 
 
+def test_thinking_bounded_and_left_out(chat, sambay, endless):
+    result = chat(
+        "/set max_thinking_tokens", "/set max_thinking_tokens none", "hi", options=["--max-thinking-tokens", "7"]
+    )
+    assert "max_thinking_tokens = 7" in result.err
+    assert "max_thinking_tokens = none" in result.err
+    with_it, without = (
+        re.search(r"conversation: (\d+) of", chat("/tokens", options=[*more, "--system", "be"]).err)[1]
+        for more in ([], ["--no-thinking"])
+    )
+    assert int(without) == int(with_it) + 5  # <think>, two newlines, </think>, a newline
+
+
 def test_undo_retry_and_clear(chat, tmp_path):
     first, second, third = (tmp_path / f"{name}.json" for name in "abc")
     options = ["--temperature", "0"]

@@ -1,6 +1,7 @@
 """`sambay generate`: text, pipes, ids and JSON."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -146,3 +147,32 @@ def test_bad_memories(sambay, checkpoint, option, value, message):
     assert result.err.startswith("error: ")
     assert message in result.err
     assert result.err.count("\n") == 1
+
+
+def test_thinking_is_bounded_and_left_out(sambay, checkpoint, llm):
+    messages = [{"role": "user", "content": "What is 3 + 4?"}]
+    options = ("--max-tokens", "9", "--seed", "3", "--json", "-p", "What is 3 + 4?")
+    found = report(sambay("generate", checkpoint, *options, "--no-thinking", "--max-thinking-tokens", "2"))
+    wanted = llm.chat(messages, SamplingParams(seed=3, max_tokens=9, max_thinking_tokens=2), enable_thinking=False)[0]
+    assert found["prompt"] == wanted.prompt
+    assert found["prompt"].endswith("<think>\n\n</think>\n")
+    assert found["outputs"][0]["token_ids"] == wanted.outputs[0].token_ids
+    assert found["outputs"][0]["reasoning_tokens"] == 0
+    assert found["sampling"]["max_thinking_tokens"] == 2
+    opened = ("--raw", "-p", "3 + 4<think>\n", "--max-thinking-tokens", "2", "--max-tokens", "9", "--ignore-eos")
+    found = report(sambay("generate", checkpoint, "--json", *opened))
+    assert "</think>\n" in found["outputs"][0]["text"]
+    assert found["outputs"][0]["reasoning_tokens"] >= 3
+
+
+def test_an_answer_by_a_pattern_or_a_schema(sambay, checkpoint, tmp_path):
+    pytest.importorskip("llguidance")
+    options = ("-p", "What is 3 + 4?", "--no-thinking", "--seed", "1")
+    result = sambay("generate", checkpoint, *options, "--regex", "[0-9]{3}|no")
+    assert re.fullmatch(r"([0-9]{3}|no)\n", result.out)
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], '
+                    '"additionalProperties": false}')  # fmt: skip
+    found = report(sambay("generate", checkpoint, *options, "--json", "--json-schema", path))
+    assert json.loads(found["outputs"][0]["answer"])["a"] in (1, 2)
+    assert json.loads(found["sampling"]["structured_outputs"]["json"])["required"] == ["a"]

@@ -149,16 +149,16 @@ def test_a_step_that_fails_is_told_to_all_who_wait(llm, monkeypatch, solo):
 
 
 def test_a_request_that_fails_by_itself(llm, monkeypatch, solo):
-    from sambay.engine import core
+    from sambay.engine import request as holder
 
-    choose = core.sample
+    choose = holder.sample
 
     def failing(logits, params, *rest):
         if params.seed == 666:
             raise SambaYError("no token")
         return choose(logits, params, *rest)
 
-    monkeypatch.setattr(core, "sample", failing)
+    monkeypatch.setattr(holder, "sample", failing)
     good = SamplingParams(seed=1, max_tokens=5)
 
     async def main(engine):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sambay.engine import SamplingParams
+from sambay.engine import SamplingParams, StructuredOutputsParams
 from sambay.errors import SambaYError, SamplingError
 
 IMPOSSIBLE = [
@@ -20,6 +20,13 @@ IMPOSSIBLE = [
     *[("seed", v, "from -9223372036854775808 to 18446744073709551615") for v in (2**64, -(2**63) - 1, 0.5, True)],
     *[("stop", v, "none empty") for v in ("", [""], ["a", ""], ["a", 1])],
     *[("stop_token_ids", v, "0 or more") for v in ([-1], [1.0], [True], ["a"], [3, None])],
+    *[("allowed_token_ids", v, "0 or more") for v in ([-1], [1.0], [True], ["a"], [3, None])],
+    *[("logit_bias", v, "0 or more") for v in ({-1: 1}, {"a": 1}, {True: 1}, {1.0: 1})],
+    *[("max_thinking_tokens", v, "0 or more") for v in (-1, 1.5, True, "9")],
+    *[("bad_words", v, "none empty or blank") for v in ([""], ["a", "  "], [3])],
+    *[(name, v, "it must be a list of") for name in ("stop_token_ids", "bad_words") for v in ("no", 5, {}, 1.5)],
+    ("stop", 5, "a string or a list of strings"),
+    *[("structured_outputs", v, "StructuredOutputsParams(json=schema)") for v in ({"json": {}}, "json", 3)],
 ]
 
 
@@ -28,7 +35,8 @@ def test_impossible_values_name_field_value_and_bound(name, value, bound):
     with pytest.raises(SamplingError) as caught:
         SamplingParams(**{name: value})
     message = str(caught.value)
-    shown = value if name != "stop_token_ids" else next(x for x in value if x != 3)
+    within = name.endswith(("_ids", "_bias")) and "list" not in bound
+    shown = next(x for x in value if x != 3) if within else value
     assert message.startswith(f"{name} ")
     assert repr(shown) in message
     assert bound in message
@@ -66,3 +74,42 @@ def test_stop_strings():
 def test_unknown_parameters_are_refused():
     with pytest.raises(TypeError, match="temprature"):
         SamplingParams(temprature=1)
+
+
+def test_a_bias_beyond_the_bounds():
+    for bias in (-100.1, 101, math.nan, True, "1", None):
+        with pytest.raises(SamplingError, match=r"for token 7: it must be a number from -100 to 100"):
+            SamplingParams(logit_bias={3: 1, 7: bias})
+    with pytest.raises(SamplingError, match="it must be a mapping of token ids to numbers"):
+        SamplingParams(logit_bias=[1])
+
+
+def test_allowing_no_token_at_all():
+    with pytest.raises(SamplingError, match="allowed_token_ids is empty: give at least one token, or None"):
+        SamplingParams(allowed_token_ids=[])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "is empty: give exactly one of json, regex, choice, grammar, json_object"),
+        ({"json_object": False}, "is empty"),
+        ({"regex": "a", "choice": ["a"]}, "has regex and choice: give exactly one"),
+        ({"json": 3}, "json is 3: it must be a JSON schema, as a mapping or as text"),
+        ({"regex": ""}, "regex is '': it must be text that is not empty"),
+        ({"grammar": 5}, "grammar is 5: it must be text"),
+        ({"choice": "yes"}, "choice is 'yes': it must be a list of strings"),
+        ({"choice": []}, "choice is []: it must be a list of strings"),
+        ({"choice": ["a", ""]}, "none empty"),
+        ({"json": {}, "whitespace_pattern": ""}, "whitespace_pattern is ''"),
+    ],
+)
+def test_impossible_structures(values, message):
+    with pytest.raises(SamplingError) as caught:
+        StructuredOutputsParams(**values)
+    assert message in str(caught.value)
+
+
+def test_a_structure_ends_by_itself():
+    with pytest.raises(SamplingError, match="ignore_eos cannot be with structured_outputs"):
+        SamplingParams(ignore_eos=True, structured_outputs=StructuredOutputsParams(json_object=True))

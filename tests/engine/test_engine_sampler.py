@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sambay.engine.params import SamplingParams
-from sambay.engine.sampler import Penalties, sample, top_logprobs
-from sambay.errors import SambaYError
+from sambay.engine.sampler import Penalties, TokenRules, sample, top_logprobs
+from sambay.errors import SambaYError, SamplingError
 from sambay.ops.reference import _kept
 
 
@@ -40,12 +40,14 @@ def random_logits(size, seed, scale=2.0):
     return torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def draw(logits, params, seed, count=1, prompt_ids=(0,), output_ids=(), banned=()):
+def draw(logits, params, seed, count=1, prompt_ids=(0,), output_ids=(), banned=(), allowed=None):
     generator = torch.Generator().manual_seed(seed)
     penalties = Penalties.of(params, list(prompt_ids), logits.device)
     for token in output_ids if penalties else ():
         penalties.add(token)
-    return [sample(logits, params, generator, penalties, banned) for _ in range(count)]
+    rules = TokenRules(params, [], len(logits), logits.device)
+    allowed = rules.allowed if allowed is None else allowed
+    return [sample(logits, params, generator, penalties, banned, rules, allowed) for _ in range(count)]
 
 
 TRUNCATIONS = [
@@ -212,7 +214,7 @@ def test_penalties_that_grow_with_the_text_are_those_of_the_whole_text(values):
     penalties, output = Penalties.of(params, prompt, torch.device("cpu")), []
     for step in range(80):
         logits = random_logits(60, step)
-        assert torch.equal(penalties.apply(logits), rescanned(logits, params, prompt, output))
+        assert torch.equal(logits.index_copy(0, *penalties.changes(logits)), rescanned(logits, params, prompt, output))
         output.append(int(torch.randint(0, 60, (), generator=dice)))
         penalties.add(output[-1])
 
@@ -244,6 +246,68 @@ def test_banned_tokens_never_come(temperature):
     drawn = draw(logits, SamplingParams(temperature=temperature), 0, 200, banned=(0, 1))
     assert set(drawn) <= {2, 3}
     assert torch.equal(logits, kept)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.sampled_from([5, 40, 300]),
+    bias=st.dictionaries(st.integers(0, 4), st.sampled_from([-100.0, -2.5, 0.5, 3, 100.0]), max_size=4),
+    penalties=st.sampled_from([{}, {"repetition_penalty": 1.5, "frequency_penalty": 0.7}]),
+    banned=st.lists(st.integers(0, 3), max_size=3),
+    allowed=st.one_of(st.none(), st.sets(st.integers(0, 4), min_size=1), st.just(set(range(1, 40, 2)))),
+    values=st.sampled_from([{"temperature": 0}, {}, {"top_p": 0.9}, {"top_k": 3, "min_p": 0.02}]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+@settings(max_examples=150)
+def test_rules_give_what_logits_changed_beforehand_give(seed, size, bias, penalties, banned, allowed, values, dtype):
+    """Each rule as its definition has it, on a copy of all logits: the same tokens from the same draws."""
+    allowed = None if allowed is None else {token for token in allowed if token < size}
+    logits = random_logits(size, seed).to(dtype)
+    kept = logits.clone()
+    params = SamplingParams(**values, **penalties, logit_bias=bias, allowed_token_ids=allowed and sorted(allowed))
+    whole = [x + bias.get(token, 0.0) for token, x in enumerate(logits.tolist())]
+    whole = torch.tensor(naive_penalties(torch.tensor(whole), params, [0, 3], [1, 1]))
+    out = [t for t in range(size) if t in banned or (allowed is not None and t not in allowed)]
+    whole[out] = -math.inf
+    given = {"prompt_ids": (0, 3), "output_ids": (1, 1), "banned": banned}
+    if len(out) == size:
+        with pytest.raises(SamplingError, match="no token is left to choose"):
+            draw(logits, params, seed, **given)
+    else:
+        assert draw(logits, params, seed, 20, **given) == draw(whole, SamplingParams(**values), seed, 20)
+    assert torch.equal(logits, kept)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("values", [{"temperature": 0}, {"temperature": 0.7, "top_p": 0.9}])
+def test_many_and_few_allowed_tokens_are_the_same_rule(share, values):
+    """However many are left, the choice is that among logits without the others."""
+    logits = random_logits(3000, 9)
+    allowed = torch.rand(3000, generator=torch.Generator().manual_seed(4)) < share
+    expected = draw(logits.masked_fill(~allowed, -math.inf), SamplingParams(**values), 5, 50)
+    assert draw(logits, SamplingParams(**values), 5, 50, allowed=allowed) == expected
+
+
+def test_a_failed_choice_leaves_the_logits_as_they_were():
+    logits = torch.tensor([1.0, math.nan, 2.0])
+    params = SamplingParams(repetition_penalty=2.0, logit_bias={2: 5.0})
+    with pytest.raises(SambaYError, match="largest logit is nan"):
+        draw(logits, params, 0, prompt_ids=(0, 2))
+    assert logits.tolist()[::2] == [1.0, 2.0]
+
+
+def test_bad_words_are_banned_where_they_would_be_complete():
+    rules = TokenRules(SamplingParams(), [(7,), (3, 4), (3, 5, 6)], 10, torch.device("cpu"))
+    for so_far, banned in (
+        ([], {7}),
+        ([4], {7}),
+        ([3], {7, 4}),
+        ([3, 5], {7, 6}),
+        ([1, 3, 5], {7, 6}),
+        ([5, 3], {7, 4}),
+        ([3, 5, 1], {7}),
+    ):
+        assert set(rules.banned(so_far)) == banned
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-3, 1e6, 1e300])

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sambay.cli import options
 from sambay.cli.chat_commands import run_command
@@ -46,6 +46,8 @@ def chat(
     min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
+    max_thinking_tokens: options.MaxThinkingTokens = None,
+    no_thinking: options.NoThinking = False,
     hide_thinking: options.HideThinking = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -69,6 +71,7 @@ def chat(
         min_p=min_p,
         repetition_penalty=repetition_penalty,
         seed=seed,
+        max_thinking_tokens=max_thinking_tokens,
     )
     llm = options.open_model(
         model,
@@ -83,7 +86,8 @@ def chat(
         deterministic=deterministic,
         max_num_seqs=1,
     )
-    Chat(llm, llm.get_default_sampling_params(**given), system=system, show_thinking=not hide_thinking).loop()
+    params = llm.get_default_sampling_params(**given)
+    Chat(llm, params, system=system, thinking=not no_thinking, show_thinking=not hide_thinking).loop()
 
 
 @dataclass
@@ -104,6 +108,7 @@ class Chat:
         llm: the model; it must have a chat template.
         params: how to generate; `/set` changes it.
         system: the system message, if there is one.
+        thinking: whether the model may think before it answers.
         show_thinking: print what the model thinks.
 
     Raises:
@@ -111,12 +116,20 @@ class Chat:
     """
 
     def __init__(
-        self, llm: LLM, params: SamplingParams, *, system: str | None = None, show_thinking: bool = True
+        self,
+        llm: LLM,
+        params: SamplingParams,
+        *,
+        system: str | None = None,
+        thinking: bool = True,
+        show_thinking: bool = True,
     ) -> None:
         if llm.tokenizer is None or not llm.tokenizer.has_chat_template:
             raise PromptError(f"{llm.directory} has no chat template: use sambay generate --raw or --ids instead")
         self.llm, self.params, self.show_thinking = llm, params, show_thinking
         self.tokenizer: Tokenizer = llm.tokenizer
+        self.template: dict[str, Any] = {} if thinking else {"enable_thinking": False}
+        """What the chat template is told besides the messages."""
         self.conversation = Conversation(system)
         self.totals = Totals()
         self.saved: set[Path] = set()
@@ -206,7 +219,7 @@ class Chat:
 
     def count(self, first: int | None = None) -> int:
         """Tokens of the conversation as the model is given it, from an exchange on."""
-        return len(self.tokenizer.encode_chat(self.conversation.messages(first)))
+        return len(self.tokenizer.encode_chat(self.conversation.messages(first), **self.template))
 
     def _begin(self) -> tuple[int, RequestOutput]:
         """Queue the conversation, without its oldest exchanges where it does not fit."""
@@ -217,7 +230,8 @@ class Chat:
         while first < last and self.count(first) + reserve > room:
             first += 1
         messages = conversation.messages(first)
-        text, ids = self.tokenizer.render_chat(messages), self.tokenizer.encode_chat(messages)
+        text = self.tokenizer.render_chat(messages, **self.template)
+        ids = self.tokenizer.encode_chat(messages, **self.template)
         return first, self.llm.engine.add(text, ids, self.params)
 
     def _account(self, output: RequestOutput) -> None:

@@ -27,9 +27,10 @@ _ADJUSTABLE = {
     "frequency_penalty": float,
     "seed": int,
     "max_tokens": int,
+    "max_thinking_tokens": int,
     "stop": str,
 }
-_OPTIONAL = ("seed", "max_tokens", "stop")
+_OPTIONAL = ("seed", "max_tokens", "max_thinking_tokens", "stop")
 
 
 class Command(NamedTuple):

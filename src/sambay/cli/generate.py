@@ -7,17 +7,18 @@ import re
 import secrets
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sambay.cli import options
 from sambay.cli.console import ReplyPrinter, Screen
-from sambay.errors import PromptError
+from sambay.errors import PromptError, SamplingError
 
 if TYPE_CHECKING:
-    from sambay.engine import LLM, CompletionOutput, RequestOutput, SamplingParams
-    from sambay.engine.llm import Messages, Prompt
+    from sambay.engine import LLM, CompletionOutput, RequestOutput, SamplingParams, StructuredOutputsParams
+    from sambay.engine.llm import EventStream, Messages, Prompt
 
 __all__ = ["EXAMPLES", "generate"]
 
@@ -26,6 +27,8 @@ EXAMPLES = """Examples:
 sambay generate -p "What is 3/4 + 5/6?"
 
 echo "Solve 3x - 7 = 11." | sambay generate --temperature 0
+
+sambay generate -p "What is 12 * 7?" --max-thinking-tokens 200 --regex '.*boxed.[0-9]+.'
 
 sambay generate ./checkpoint --raw -p "Once upon a time" -n 3 --seed 7
 
@@ -61,6 +64,18 @@ def generate(
         typer.Option(help="Text that ends a completion; may be repeated.", show_default=False),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Completions of the prompt.")] = 1,
+    max_thinking_tokens: options.MaxThinkingTokens = None,
+    no_thinking: options.NoThinking = False,
+    json_schema: Annotated[
+        Path | None,
+        typer.Option(help="A file with the JSON schema of the answer.", rich_help_panel=_OUTPUT, show_default=False),
+    ] = None,
+    regex: Annotated[
+        str | None,
+        typer.Option(
+            help="A regular expression that the whole answer matches.", rich_help_panel=_OUTPUT, show_default=False
+        ),
+    ] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on over the end, to --max-tokens.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end.", rich_help_panel=_OUTPUT)
@@ -95,6 +110,10 @@ def generate(
         raise typer.BadParameter("--raw uses no chat template, so there is no place for --system")
     if logprobs is not None and not as_json:
         raise typer.BadParameter("--logprobs are only part of --json output: add --json")
+    if no_thinking and (raw or ids is not None):
+        raise typer.BadParameter("--no-thinking is for the chat template: use --max-thinking-tokens 0 instead")
+    if json_schema is not None and regex is not None:
+        raise typer.BadParameter("an answer follows --json-schema or --regex: give one of them")
     wanted: str | list[int] = _parse_ids(ids) if ids is not None else _text_prompt(prompt, raw)
     given = options.check_sampling(
         max_tokens=max_tokens,
@@ -109,6 +128,8 @@ def generate(
         n=n,
         ignore_eos=ignore_eos,
         logprobs=logprobs,
+        max_thinking_tokens=max_thinking_tokens,
+        structured_outputs=_structure(json_schema, regex),
     )
     llm = options.open_model(
         model,
@@ -124,7 +145,10 @@ def generate(
         max_num_seqs=min(n, 16),
     )
     params = llm.get_default_sampling_params(**given)
-    output = _run(llm, _whole_prompt(llm, wanted, raw, system), params, hide_thinking, silent=as_json)
+    events = llm.stream(
+        _whole_prompt(llm, wanted, raw, system), params, enable_thinking=False if no_thinking else None
+    )  # checks everything before the first thing is printed
+    output = _run(llm, events, params, hide_thinking, silent=as_json)
     if as_json:
         screen = Screen(sys.stdout)
         screen.write(json.dumps(_report(llm, output, params), ensure_ascii=False) + "\n")
@@ -161,11 +185,24 @@ def _whole_prompt(llm: LLM, prompt: str | list[int], raw: bool, system: str | No
     return prompt
 
 
-def _run(
-    llm: LLM, prompt: Prompt | Messages, params: SamplingParams, hide_thinking: bool, *, silent: bool
-) -> RequestOutput:
+def _structure(json_schema: Path | None, regex: str | None) -> StructuredOutputsParams | None:
+    """What the answer must be, checked before a model is loaded for nothing."""
+    if json_schema is None and regex is None:
+        return None
+    from sambay.engine import StructuredOutputsParams
+    from sambay.engine.structure import check_structure
+
+    try:
+        text = None if json_schema is None else json_schema.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SamplingError(f"{json_schema} is no text in UTF-8 ({error}): convert it first") from error
+    wanted = StructuredOutputsParams(json=text, regex=regex)
+    check_structure(wanted)
+    return wanted
+
+
+def _run(llm: LLM, events: EventStream, params: SamplingParams, hide_thinking: bool, *, silent: bool) -> RequestOutput:
     screen, notes = Screen(sys.stdout), Screen(sys.stderr)
-    events = llm.stream(prompt, params)  # checks everything before the first thing is printed
     printer = None
     if not silent:
         printer = ReplyPrinter(screen, hide_thinking=hide_thinking, count=params.n, as_ids=llm.tokenizer is None)
@@ -213,6 +250,7 @@ def _completion(one: CompletionOutput) -> dict[str, object]:
         "reasoning": one.reasoning,
         "answer": one.answer,
         "token_ids": one.token_ids,
+        "reasoning_tokens": one.reasoning_tokens,
         "finish_reason": one.finish_reason,
         "stop_reason": one.stop_reason,
     }

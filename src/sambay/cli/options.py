@@ -24,11 +24,13 @@ __all__ = [
     "HideThinking",
     "KvCacheDtype",
     "MaxModelLen",
+    "MaxThinkingTokens",
     "MaxTokens",
     "Memory",
     "MinP",
     "Mmap",
     "Model",
+    "NoThinking",
     "RepetitionPenalty",
     "Seed",
     "StateDir",
@@ -96,6 +98,15 @@ MaxTokens = Annotated[
     int | None,
     typer.Option(help="Tokens of a reply at most.", rich_help_panel=_SAMPLING, show_default=False),
 ]
+MaxThinkingTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens of thinking at most: then it is closed, and the model answers.",
+        rich_help_panel=_SAMPLING,
+        show_default=False,
+    ),
+]
+NoThinking = Annotated[bool, typer.Option("--no-thinking", help="Answer without thinking.", rich_help_panel=_SAMPLING)]
 
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.", rich_help_panel=_MACHINE)

@@ -4,7 +4,7 @@ from sambay.engine.async_engine import AsyncEngine, AsyncEventStream
 from sambay.engine.core import Engine
 from sambay.engine.llm import LLM
 from sambay.engine.outputs import CompletionOutput, Logprob, RequestOutput, StreamEvent
-from sambay.engine.params import SamplingParams
+from sambay.engine.params import SamplingParams, StructuredOutputsParams
 
 __all__ = [
     "LLM",
@@ -16,4 +16,5 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "StreamEvent",
+    "StructuredOutputsParams",
 ]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from sambay.engine.budget import make_budget, make_pool
+from sambay.engine.guide import Guides
 from sambay.engine.invariant import check_deterministic
 from sambay.engine.keeper import Keeper
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.engine.request import Completion, Request, new_output
-from sambay.engine.sampler import sample, top_logprobs
+from sambay.engine.sampler import top_logprobs
 from sambay.engine.scheduler import Scheduler, Share
 from sambay.engine.sessions import Sessions
 from sambay.engine.statefile import fingerprint
@@ -83,6 +84,7 @@ class Engine:
             sessions = Sessions(state_dir, self.pool, fingerprint(model, self.pool), _DISK * budget.nbytes)
         self.keeper = Keeper(self.pool, end_ids, enable_prefix_caching, sessions)
         self.scheduler: Scheduler[Completion] = Scheduler(budget.slots, max_num_batched_tokens, self.keeper)
+        self._guides = Guides(tokenizer, model.config.vocab_size, end_ids, model.device)
         self._seeds = torch.Generator().manual_seed(seed % 2**64)
         self._names = itertools.count()
         self._requests: dict[str, Request] = {}
@@ -121,8 +123,9 @@ class Engine:
         Raises:
             PromptError: an empty prompt, or ids outside the vocabulary.
             ContextError: the prompt leaves no room for a single token.
-            SamplingError: parameters that need a tokenizer when there is none, or unknown stop tokens; a priority or a
-                deadline that is none.
+            SamplingError: parameters that need a tokenizer when there is none, unknown tokens, or a structure that is
+                not valid; a priority or a deadline that is none.
+            MissingExtraError: structured output without llguidance.
         """
         self.check(prompt_ids, params, priority, deadline)
         arrival = next(self._names)
@@ -135,9 +138,18 @@ class Engine:
         seed = params.seed
         if seed is None:
             seed = int(torch.randint(0, 2**62, (), generator=self._seeds))
-        thinking = self._ends_in_thinking(prompt_ids)
+        end, rules = self._prompt_end(prompt_ids), self._guides.rules(params)
         request.completions = [
-            Completion(request, i, seed + i, self.tokenizer, device=self.model.device, thinking=thinking)
+            Completion(
+                request,
+                i,
+                seed + i,
+                self.tokenizer,
+                device=self.model.device,
+                thinking=end.rstrip("\n").endswith("<think>"),
+                guide=self._guides.guide(params, end),
+                rules=rules,
+            )
             for i in range(params.n)
         ]
         output.outputs = [completion.output for completion in request.completions]
@@ -146,12 +158,12 @@ class Engine:
             self.scheduler.add(completion)
         return output
 
-    def _ends_in_thinking(self, ids: list[int]) -> bool:
-        """Whether a prompt, given as text or as ids, leaves the model inside `<think>`."""
+    def _prompt_end(self, ids: list[int]) -> str:
+        """The end of a prompt as text, given as text or as ids: whether the model is inside `<think>` stands there."""
         if self.tokenizer is None:
-            return False
+            return ""
         # Sixteen tokens hold the tag, however it is spelled, and the newlines after it.
-        return self.tokenizer.decode(ids[-16:], skip_special_tokens=False).rstrip("\n").endswith("<think>")
+        return self.tokenizer.decode(ids[-16:], skip_special_tokens=False)
 
     def check(self, ids: list[int], params: SamplingParams, priority: int = 0, deadline: float | None = None) -> None:
         """Refuse a request that `add` would refuse; for any thread."""
@@ -166,11 +178,7 @@ class Engine:
                 f"the prompt has {len(ids)} tokens, but the context holds {self.max_model_len} and one is needed "
                 "for the answer: shorten the prompt"
             )
-        if self.tokenizer is None and params.stop_strings:
-            raise SamplingError("stop strings need a tokenizer, and this checkpoint has none: use stop_token_ids")
-        for token in params.stop_token_ids or ():
-            if token >= vocab:
-                raise SamplingError(f"stop_token_ids has {token}: the vocabulary ends at {vocab - 1}")
+        self._guides.check(params)
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise SamplingError(f"priority is {priority!r}: it must be an integer; the lowest goes first")
         if deadline is not None and (
@@ -303,7 +311,7 @@ class Engine:
 
     def _next(self, completion: Completion, logits: Tensor) -> StreamEvent:
         params, output = completion.request.params, completion.output
-        token = sample(logits, params, completion.generator, completion.penalties, completion.banned())
+        token = completion.choose(logits)
         if output.logprobs is not None:
             entry = top_logprobs(logits, token, params.logprobs or 0)
             if self.tokenizer is not None:

@@ -306,6 +306,7 @@ class LLM:
         *,
         use_tqdm: bool = False,
         add_generation_prompt: bool = True,
+        enable_thinking: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         priority: int = 0,
         deadline: float | None = None,
@@ -318,6 +319,7 @@ class LLM:
             sampling_params: as in `generate`.
             use_tqdm: show a progress bar.
             add_generation_prompt: end the prompt where the assistant begins.
+            enable_thinking: False has the model answer without thinking; None leaves it to the chat template.
             chat_template_kwargs: further variables of the template.
             priority: as in `generate`.
             deadline: as in `generate`.
@@ -327,7 +329,7 @@ class LLM:
         """
         several = isinstance(messages, Sequence) and bool(messages) and not isinstance(messages[0], Mapping)
         conversations = messages if several else [messages]
-        extra = dict(chat_template_kwargs or {})
+        extra = dict(chat_template_kwargs or {}) | _thinking(enable_thinking)
         return self._drive(
             [self._encode_chat(c, add_generation_prompt, extra) for c in cast("Sequence[Messages]", conversations)],
             sampling_params,
@@ -341,6 +343,7 @@ class LLM:
         prompt: Prompt | Messages,
         sampling_params: SamplingParams | None = None,
         *,
+        enable_thinking: bool | None = None,
         priority: int = 0,
         deadline: float | None = None,
     ) -> EventStream:
@@ -349,6 +352,7 @@ class LLM:
         Args:
             prompt: a prompt as in `generate`, or a conversation as in `chat` (a list of messages).
             sampling_params: how to generate.
+            enable_thinking: as in `chat`, for a conversation.
             priority: as in `generate`.
             deadline: as in `generate`.
 
@@ -358,18 +362,18 @@ class LLM:
         Raises:
             PromptError, ContextError, SamplingError: at the call, before anything is run.
         """
-        text, ids = self.encode(prompt)
+        text, ids = self.encode(prompt, enable_thinking)
         params = sampling_params or self.get_default_sampling_params()
         return EventStream(self.engine, text, ids, params, priority=priority, deadline=deadline)
 
-    def encode(self, prompt: Prompt | Messages) -> tuple[str | None, list[int]]:
+    def encode(self, prompt: Prompt | Messages, enable_thinking: bool | None = None) -> tuple[str | None, list[int]]:
         """The text, if there is one, and the token ids of a prompt or of a conversation, as `stream` takes them.
 
         Raises:
             PromptError: it is empty, or malformed.
         """
         if isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], Mapping):
-            return self._encode_chat(cast("Messages", prompt), True, {})
+            return self._encode_chat(cast("Messages", prompt), True, _thinking(enable_thinking))
         return self._encode(cast("Prompt", prompt))
 
     def _drive(
@@ -427,6 +431,11 @@ class LLM:
         tokenizer = self.get_tokenizer()
         text = tokenizer.render_chat(messages, add_generation_prompt=add, **extra)
         return text, tokenizer.encode_chat(messages, add_generation_prompt=add, **extra)
+
+
+def _thinking(enable: bool | None) -> dict[str, Any]:
+    """The variable of the chat template, if it is said."""
+    return {} if enable is None else {"enable_thinking": enable}
 
 
 def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:

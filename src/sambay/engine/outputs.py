@@ -38,6 +38,7 @@ class CompletionOutput:
         stop_reason: the stop string or stop token that ended it, None for the end-of-sequence token.
         reasoning: the part of the text between `<think>` and `</think>`.
         answer: the rest.
+        reasoning_tokens: how many of the tokens came inside the thinking, those of `</think>` included.
     """
 
     index: int
@@ -49,6 +50,7 @@ class CompletionOutput:
     stop_reason: int | str | None = None
     reasoning: str = ""
     answer: str = ""
+    reasoning_tokens: int = 0
 
 
 @dataclass

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sambay.engine.guide import Guide
 from sambay.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
-from sambay.engine.sampler import Penalties
+from sambay.engine.sampler import Penalties, TokenRules, sample
 from sambay.state import Held
 from sambay.streaming import StopMatcher, ThinkingSplitter
 from sambay.tokenizer import Tokenizer
@@ -82,6 +83,8 @@ class Completion:
         tokenizer: to make text with, or None.
         device: where its logits will be.
         thinking: the prompt already ends with `<think>`.
+        guide: what leads it along; None without a tokenizer.
+        rules: what its request says of single tokens; None for nothing.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class Completion:
         *,
         device: torch.device,
         thinking: bool,
+        guide: Guide | None = None,
+        rules: TokenRules | None = None,
     ) -> None:
         params = request.params
         self.request, self.index, self.tokenizer = request, index, tokenizer
@@ -100,6 +105,7 @@ class Completion:
         self.output.logprobs = [] if params.logprobs is not None else None
         self.generator = torch.Generator().manual_seed(seed % 2**64)
         self.penalties = Penalties.of(params, self.prompt_ids, device)
+        self.guide, self.rules = guide, rules
         self.slot: int | None = None
         self.computed = 0
         self.begun = False
@@ -148,12 +154,36 @@ class Completion:
         ids, begin = self.prompt_ids[self.computed : self.computed + most], max(0, self.computed - len(self.prompt_ids))
         return ids + self.output.token_ids[begin : begin + most - len(ids)]
 
-    def banned(self) -> tuple[int, ...]:
-        """Tokens that must not come yet, because they would end the completion before `min_tokens`."""
-        if len(self.output.token_ids) >= self.request.params.min_tokens:
-            return ()
-        params = self.request.params
-        return (*(() if params.ignore_eos else self.request.end_ids), *(params.stop_token_ids or ()))
+    def choose(self, logits: Tensor) -> int:
+        """The next token, forced or drawn.
+
+        Args:
+            logits: (vocab,) of the model.
+
+        Raises:
+            SambaYError: none can be chosen.
+        """
+        guide, rules = self.guide, self.rules
+        forced = None if guide is None else guide.forced()
+        if forced is not None:
+            return forced
+        allowed = None if guide is None else guide.allowed()
+        if rules is not None and rules.allowed is not None:
+            allowed = rules.allowed if allowed is None else allowed & rules.allowed
+        return sample(logits, self.request.params, self.generator, self.penalties, self.banned(), self.rules, allowed)
+
+    def banned(self) -> list[int]:
+        """Tokens that must not come: ends before `min_tokens` or an answer, bad words, what the guide rules out."""
+        params, ids = self.request.params, self.output.token_ids
+        early = len(ids) < params.min_tokens
+        banned = [*(params.stop_token_ids or ())] if early else []
+        if (early and not params.ignore_eos) or (self.guide is not None and self.guide.unanswered):
+            banned += self.request.end_ids
+        if self.rules is not None:
+            banned += self.rules.banned(ids)
+        if self.guide is not None:
+            banned += self.guide.banned()
+        return banned
 
     def append(self, token: int) -> StreamEvent:
         """Take the next token: decode it, and decide whether the completion ends here."""
@@ -167,15 +197,16 @@ class Completion:
             output.finish_reason = "stop"
         elif token in (params.stop_token_ids or ()):
             output.finish_reason, output.stop_reason = "stop", token
-        elif len(output.token_ids) >= request.limit:
-            output.finish_reason = "length"
         # The token that ends a completion is a control token or a stop token: it gives no text, unless asked to.
         text = ""
-        if self._decoder is not None:
-            if output.finish_reason != "stop" or params.include_stop_str_in_output:
-                text = self._decoder.push(token)
-            if output.finish_reason:
-                text += self._decoder.flush()
+        if self._decoder is not None and (not output.finish_reason or params.include_stop_str_in_output):
+            text = self._decoder.push(token)
+        if self.guide is not None and not output.finish_reason:
+            self._follow(self.guide, token, text)
+        if not output.finish_reason and len(output.token_ids) >= request.limit:
+            output.finish_reason = "length"
+        if self._decoder is not None and output.finish_reason:
+            text += self._decoder.flush()
         if len(output.token_ids) >= params.min_tokens:
             text, _ = self._stops.push(text)
             if output.finish_reason:
@@ -183,6 +214,14 @@ class Completion:
         if self._stops.matched is not None and output.stop_reason is None:
             output.finish_reason, output.stop_reason = "stop", self._stops.matched
         return self._event(token, text)
+
+    def _follow(self, guide: Guide, token: int, text: str) -> None:
+        guide.push(token, text)
+        self.output.reasoning_tokens = guide.reasoning_tokens
+        if guide.settled:
+            self._splitter.settle()
+        if guide.complete:
+            self.output.finish_reason = "stop"
 
     def _event(self, token: int, text: str) -> StreamEvent:
         output = self.output

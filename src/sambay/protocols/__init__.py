@@ -1,0 +1,1 @@
+"""What other programs send and expect, over the engine: no HTTP here, only the objects."""

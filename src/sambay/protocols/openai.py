@@ -1,0 +1,380 @@
+"""The bodies of OpenAI's chat completions and completions: read into what the engine takes, written from what it gives.
+
+A field that is not known, or that cannot be done, is refused and not passed over; null is as if it were not there. Of
+vLLM's further fields those with a counterpart in `SamplingParams` are taken, too.
+
+Source: OpenAI's API reference; the names of further fields are vLLM's.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from sambay.engine import CompletionOutput, Logprob, RequestOutput, StructuredOutputsParams
+from sambay.errors import BodyError, ContextError, SambaYError
+from sambay.tokenizer import Tokenizer
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "ChatBody",
+    "CompletionBody",
+    "chat_response",
+    "completion_response",
+    "error_body",
+    "read_body",
+    "status_of",
+]
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+Json: TypeAlias = dict[str, Any]
+
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "n",
+    "seed", "stop", "stop_token_ids", "min_tokens", "max_tokens", "max_thinking_tokens", "allowed_token_ids",
+    "bad_words",
+)  # fmt: skip
+"""Fields that are those of `SamplingParams`, which checks them."""
+
+_FLAGS = ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens")
+
+_WITHOUT_EFFECT = ("model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+"""Fields that say nothing about what is generated."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """What both kinds of body have.
+
+    Attributes:
+        sampling: fields of `SamplingParams` that were given.
+        stream: whether the answer is to come in pieces.
+        include_usage: whether the last piece is to say what was used.
+    """
+
+    sampling: Json = field(default_factory=dict)
+    stream: bool = False
+    include_usage: bool = False
+
+
+@dataclass(frozen=True)
+class ChatBody(Body):
+    """A chat to be answered.
+
+    Attributes:
+        messages: as the chat template takes them.
+        template: further variables of the chat template.
+    """
+
+    messages: Sequence[Any] = ()
+    template: Json = field(default_factory=dict)
+
+    def prompts(self, tokenizer: Tokenizer) -> list[tuple[str | None, list[int]]]:
+        """The prompt as text and as tokens, one.
+
+        Raises:
+            PromptError: the messages are malformed, or the template refuses them.
+        """
+        text = tokenizer.render_chat(self.messages, **self.template)
+        return [(text, tokenizer.encode_chat(self.messages, **self.template))]
+
+
+@dataclass(frozen=True)
+class CompletionBody(Body):
+    """Prompts to be completed.
+
+    Attributes:
+        texts: each prompt, text or token ids.
+        echo: whether the prompt is part of the text.
+    """
+
+    texts: Sequence[str | list[int]] = ()
+    echo: bool = False
+
+    def prompts(self, tokenizer: Tokenizer) -> list[tuple[str | None, list[int]]]:
+        """The prompts as text, None where it was given as tokens, and as tokens.
+
+        Raises:
+            PromptError: a text is not valid Unicode.
+        """
+        return [(one, tokenizer.encode(one)) if isinstance(one, str) else (None, one) for one in self.texts]
+
+
+def read_body(url: str, body: object) -> ChatBody | CompletionBody:
+    """Read what was sent to an endpoint.
+
+    Args:
+        url: `CHAT` or `COMPLETIONS`.
+        body: from JSON.
+
+    Raises:
+        BodyError: a field is missing, not known, of the wrong type, or cannot be done. What `SamplingParams` checks is
+            not checked here.
+    """
+    if not isinstance(body, Mapping):
+        raise BodyError(f"the body must be a JSON object, not {body!r:.99}", None)
+    fields = _Fields({name: value for name, value in body.items() if value is not None})
+    found = _read_chat(fields) if url == CHAT else _read_completion(fields)
+    fields.refuse_the_rest()
+    return found
+
+
+class _Fields:
+    """The fields of a body, each to be taken once."""
+
+    def __init__(self, values: Json) -> None:
+        self._values = values
+
+    def take(self, name: str, kind: type | tuple[type, ...], what: str, default: Any = None) -> Any:  # noqa: ANN401 - JSON
+        """A field, checked to be of a type."""
+        value = self._values.pop(name, default)
+        fits = isinstance(value, kind) and (not isinstance(value, bool) or kind is bool)
+        if value is not default and not fits:
+            raise BodyError(f"{name} is {value!r:.99}: it must be {what}", name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A field that is true or false, false if it is not there."""
+        return bool(self.take(name, bool, "true or false", False))
+
+    def only(self, name: str, allowed: Sequence[object], why: str) -> None:
+        """A field that is taken only with values that change nothing."""
+        value = self._values.pop(name, allowed[0])
+        if not any(value == one and type(value) is type(one) for one in allowed):
+            raise BodyError(f"{name} is {value!r:.99}: {why}", name)
+
+    def sampling(self) -> Json:
+        """The fields of `SamplingParams` that both kinds of body have."""
+        found = {name: self._values.pop(name) for name in _SAMPLING if name in self._values}
+        found |= {name: self.flag(name) for name in _FLAGS if name in self._values}
+        bias = self.take("logit_bias", Mapping, "an object of token ids and numbers")
+        if bias is not None:
+            found["logit_bias"] = {_token_id(token): value for token, value in bias.items()}
+        structure = self._structure()
+        if structure is not None:
+            found["structured_outputs"] = structure
+        return found
+
+    def _structure(self) -> StructuredOutputsParams | None:
+        """What the answer must be, in OpenAI's words or in vLLM's."""
+        asked = self.take("response_format", Mapping, 'an object with a type, such as {"type": "json_object"}')
+        given = self.take("structured_outputs", Mapping, "an object with one of json, regex, choice, grammar")
+        if given is not None:
+            if asked is not None and asked.get("type") != "text":
+                raise BodyError("response_format and structured_outputs: give one of them", "response_format")
+            try:
+                return StructuredOutputsParams(**given)
+            except TypeError:
+                known = StructuredOutputsParams.__dataclass_fields__
+                wrong = next(name for name in given if name not in known)
+                raise BodyError(f"structured_outputs has no {wrong!r}: it has {', '.join(known)}", wrong) from None
+        kind = None if asked is None else asked.get("type")
+        if asked is None or kind == "text":
+            return None
+        if kind == "json_object":
+            return StructuredOutputsParams(json_object=True)
+        schema = asked.get("json_schema")
+        if kind != "json_schema" or not isinstance(schema, Mapping):
+            raise BodyError(
+                f"response_format is {dict(asked)!r:.99}: its type must be text, json_object, or json_schema with a "
+                "json_schema",
+                "response_format",
+            )
+        return StructuredOutputsParams(json=schema.get("schema") or {})
+
+    def stream(self) -> dict[str, bool]:
+        """Whether the answer is to come in pieces, and whether with what was used."""
+        options = self.take("stream_options", Mapping, 'an object, such as {"include_usage": true}', {})
+        return {"stream": self.flag("stream"), "include_usage": bool(options.get("include_usage"))}
+
+    def refuse_the_rest(self) -> None:
+        """All that is to be taken has been: what is left is not known."""
+        for name in self._values:
+            if name not in _WITHOUT_EFFECT:
+                raise BodyError(f"the body has the field {name!r}, which is not known here: leave it out", name)
+
+
+def _read_chat(fields: _Fields) -> ChatBody:
+    messages = fields.take("messages", list, "a list of messages")
+    if not messages:
+        raise BodyError("messages must be a list of at least one message", "messages")
+    tools = "a model's calls of tools are not read yet: leave it out"
+    for name, allowed in (("tools", [[]]), ("functions", [[]]), ("tool_choice", ["none", "auto"])):
+        fields.only(name, allowed, tools)
+    fields.only("parallel_tool_calls", [True, False], tools)
+    fields.only("modalities", [["text"]], "the answer is text")
+    fields.only("add_generation_prompt", [True], "the answer is a turn of its own")
+    template = dict(fields.take("chat_template_kwargs", Mapping, "an object of template variables", {}))
+    thinking = fields.take("enable_thinking", bool, "true or false")
+    effort = fields.take("reasoning_effort", str, "a string")
+    if effort not in (None, "none"):
+        raise BodyError(
+            f"reasoning_effort is {effort!r:.99}: give none, or a number of tokens as max_thinking_tokens",
+            "reasoning_effort",
+        )
+    if thinking is not None or effort is not None:
+        template["enable_thinking"] = effort is None and thinking
+    longest = fields.take("max_completion_tokens", int, "an integer")
+    sampling = fields.sampling()
+    if longest is not None:
+        sampling["max_tokens"] = longest
+    wanted = fields.flag("logprobs")
+    top = fields.take("top_logprobs", int, "an integer")
+    if top is not None and not wanted:
+        raise BodyError(f"top_logprobs is {top}: it needs logprobs to be true", "top_logprobs")
+    if wanted:
+        sampling["logprobs"] = top or 0
+    return ChatBody(sampling, **fields.stream(), messages=messages, template=template)
+
+
+def _read_completion(fields: _Fields) -> CompletionBody:
+    prompt = fields.take("prompt", (str, list), "text, token ids, or a list of those")
+    if not prompt:
+        raise BodyError("prompt must be text, token ids, or a list of those, not empty", "prompt")
+    several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    texts = prompt if several else [prompt]
+    for one in texts:
+        if not one or not isinstance(one, str | list):
+            raise BodyError(f"prompt has {one!r:.99}: each must be text or token ids, not empty", "prompt")
+    fields.only("suffix", [""], "text can only be continued at its end")
+    echo = fields.flag("echo")
+    best = fields.take("best_of", int, "an integer")
+    logprobs = fields.take("logprobs", int, "an integer")
+    sampling = fields.sampling()
+    if best is not None and best != sampling.get("n", 1):
+        raise BodyError(f"best_of is {best}: all n completions are given, so it must be n", "best_of")
+    if logprobs is not None:
+        if echo:
+            raise BodyError("echo cannot be with logprobs: those of the prompt are not computed", "echo")
+        sampling["logprobs"] = logprobs
+    return CompletionBody(sampling, **fields.stream(), texts=texts, echo=echo)
+
+
+def _token_id(token: str) -> int | str:
+    """JSON's keys are strings; what is no number is left for `SamplingParams` to refuse."""
+    return int(token) if token.isascii() and token.isdigit() else token
+
+
+def chat_response(output: RequestOutput, tokenizer: Tokenizer, model: str, *, top_logprobs: int = 0) -> Json:
+    """The body of an answered chat.
+
+    Args:
+        output: finished, without an error.
+        tokenizer: of the model.
+        model: the name to be given.
+        top_logprobs: how many alternatives for each token, if log-probabilities were asked for.
+    """
+    choices = []
+    for one in output.outputs:
+        content = None if one.logprobs is None else {"content": _chat_logprobs(one, tokenizer, top_logprobs)}
+        message = {"role": "assistant", "content": one.answer, "refusal": None}
+        if one.reasoning:
+            message["reasoning_content"] = one.reasoning
+        choices.append(
+            {"index": one.index, "message": message, "logprobs": content, "finish_reason": one.finish_reason}
+        )
+    return _response("chatcmpl", "chat.completion", model, choices, [output])
+
+
+def completion_response(
+    outputs: Sequence[RequestOutput], tokenizer: Tokenizer, model: str, *, echo: bool = False
+) -> Json:
+    """The body of completed prompts: n choices for the first, then those for the next.
+
+    Args:
+        outputs: one for each prompt, finished, without an error.
+        tokenizer: of the model.
+        model: the name to be given.
+        echo: put the prompt before each text.
+    """
+    choices: list[Json] = []
+    for output in outputs:
+        before = ""
+        if echo:
+            before = output.prompt if output.prompt is not None else tokenizer.decode(output.prompt_token_ids)
+        for one in output.outputs:
+            logprobs = None if one.logprobs is None else _completion_logprobs(one, tokenizer)
+            choices.append(
+                {
+                    "index": len(choices),
+                    "text": before + one.text,
+                    "logprobs": logprobs,
+                    "finish_reason": one.finish_reason,
+                }
+            )
+    return _response("cmpl", "text_completion", model, choices, outputs)
+
+
+def _response(prefix: str, kind: str, model: str, choices: list[Json], outputs: Sequence[RequestOutput]) -> Json:
+    prompt = sum(len(output.prompt_token_ids) for output in outputs)
+    completions = [one for output in outputs for one in output.outputs]
+    generated = sum(len(one.token_ids) for one in completions)
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+            "completion_tokens_details": {"reasoning_tokens": sum(one.reasoning_tokens for one in completions)},
+        },
+    }
+
+
+def _chat_logprobs(one: CompletionOutput, tokenizer: Tokenizer, most: int) -> list[Json]:
+    def entry(token: int, found: Logprob) -> Json:
+        spelled = tokenizer.token_bytes(token)
+        return {"token": found.decoded_token, "logprob": found.logprob, "bytes": list(spelled)}
+
+    return [
+        entry(token, found[token])
+        | {"top_logprobs": [entry(other, of_it) for other, of_it in _likeliest(found)[:most]]}
+        for token, found in zip(one.token_ids, one.logprobs or (), strict=True)
+    ]
+
+
+def _likeliest(found: Mapping[int, Logprob]) -> list[tuple[int, Logprob]]:
+    return sorted(found.items(), key=lambda entry: entry[1].rank)
+
+
+def _completion_logprobs(one: CompletionOutput, tokenizer: Tokenizer) -> Json:
+    texts = [tokenizer.decode([token], skip_special_tokens=False) for token in one.token_ids]
+    offsets, place = [], 0
+    for text in texts:
+        offsets.append(place)
+        place += len(text)
+    entries = one.logprobs or []
+    return {
+        "tokens": texts,
+        "token_logprobs": [found[token].logprob for token, found in zip(one.token_ids, entries, strict=True)],
+        "top_logprobs": [
+            {of_it.decoded_token or "": of_it.logprob for _, of_it in _likeliest(found)} for found in entries
+        ],
+        "text_offset": offsets,
+    }
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of what went wrong: 400 for what a request asks for, 500 for what is not its doing."""
+    # The base class itself is raised for numbers that overflow, and for our mistakes.
+    return 400 if isinstance(error, SambaYError) and type(error) is not SambaYError else 500
+
+
+def error_body(error: Exception, status: int) -> Json:
+    """What went wrong, as OpenAI's clients read it.
+
+    Args:
+        error: whose text is one sentence.
+        status: the HTTP status that goes with it.
+    """
+    code = "context_length_exceeded" if isinstance(error, ContextError) else None
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": str(error), "type": kind, "param": getattr(error, "param", None), "code": code}}
