@@ -138,7 +138,6 @@ template <class V, int Bits, int P, int T>
         for (int t = 0; t < T; ++t) acc[p][t] = V::floats(0);
     for (int64_t s = 0, end = w.superblocks(); s < end; ++s, data += bytes) {
         if constexpr (P == 1) fetch(data + kAhead);
-        else lines.step();
         typename V::Floats first[P], second[P];
         for (int p = 0; p < P; ++p) {
             first[p] = V::halves(data + p * panel_bytes);
@@ -148,10 +147,12 @@ template <class V, int Bits, int P, int T>
         if constexpr (Bits == 4) {
             // First all low nibbles, then all high ones, in the order of k, as `unpack` lays them out.
             for (int64_t part = 0; part < parts; ++part) {
+                if constexpr (P > 1) lines.step();
                 const uint8_t* c = data + 64 + 512 * part;
                 block<V, 4, P, T>([&, c](int p, int j) { return V::low(load(c, p, j)); }, first, a, row, at + part, acc);
             }
             for (int64_t part = 0; part < parts; ++part) {
+                if constexpr (P > 1) lines.step();
                 const uint8_t* c = data + 64 + 512 * part;
                 block<V, 4, P, T>([&, c](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
                                   a, row, at + parts + part, acc);
@@ -171,6 +172,7 @@ template <class V, int Bits, int P, int T>
             }
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
+                if constexpr (P > 1) lines.step();
                 const uint8_t* c = data + 64 + 512 * part;
                 block<V, 8, P, T>([&, c](int p, int j) { return V::whole(load(c, p, j)); }, part < parts ? first : second, a, row,
                                   at + part, acc);
@@ -186,7 +188,8 @@ template <class V, int Bits, int P, int T>
 void few(const Packed& w, const Activations& a, int64_t panel, const float* bias, float* out, int64_t stride, int64_t rows) {
     const int64_t tiles = (a.m + T - 1) / T, height = (a.m + tiles - 1) / tiles;
     const uint8_t* next = w.data + (panel + P) * w.panel_bytes();
-    Lines lines{next, next + P * w.panel_bytes(), (P * w.superblock_bytes() / 64 + tiles - 1) / tiles};
+    const int64_t steps = w.k_padded / 32 * tiles;  // one for every block
+    Lines lines{next, next + P * w.panel_bytes(), (P * w.panel_bytes() / 64 + steps - 1) / steps};
     for (int64_t row = 0; row < a.m; row += height)
         counted<T>(least(height, a.m - row), [&](auto count) {
             constexpr int kCount = decltype(count)::value;
@@ -240,18 +243,20 @@ struct Unpacked {
 
 // Adds their products with blocks `at` on of the activations to `sums`, which has rows of 16 * kPanels.
 template <class V, int Bits, int P, int T>
-[[gnu::noinline]] void unpacked_tile(const Unpacked& w, const Activations& a, int64_t row, int64_t at, float* sums, bool fresh, Lines lines) {
+inline void unpacked_tile(const Unpacked& w, const Activations& a, int64_t row, int64_t at, float* sums, bool fresh, Lines lines) {
     constexpr int64_t width = 16 * kPanels;
     typename V::Floats acc[P][T];
     for (int p = 0; p < P; ++p)
         for (int t = 0; t < T; ++t) acc[p][t] = fresh ? V::floats(0) : V::load(sums + t * width + 16 * p);
     const uint8_t* c = w.codes;
-    for (int64_t g = 0; g < w.groups; ++g) {
-        lines.step();
+    const float* scales = w.scales;
+    int64_t part = 0;
+    for (int64_t b = 0, parts = w.group / 32, blocks = w.groups * parts; b < blocks; ++b, c += 512) {
+        if constexpr (P > 1) lines.step();
         typename V::Floats scale[P];
-        for (int p = 0; p < P; ++p) scale[p] = V::load(w.scales + p * w.scales_step + 16 * g);
-        for (int64_t part = 0; part < w.group; part += 32, c += 512, ++at)
-            block<V, Bits, P, T>([c, &w](int p, int j) { return V::bytes(c + p * w.codes_step + 64 * j); }, scale, a, row, at, acc);
+        for (int p = 0; p < P; ++p) scale[p] = V::load(scales + p * w.scales_step);
+        if (++part == parts) part = 0, scales += 16;
+        block<V, Bits, P, T>([c, &w](int p, int j) { return V::bytes(c + p * w.codes_step + 64 * j); }, scale, a, row, at + b, acc);
     }
     for (int p = 0; p < P; ++p)
         for (int t = 0; t < T; ++t) V::store(sums + t * width + 16 * p, acc[p][t]);
@@ -265,9 +270,9 @@ inline Lines next_lines(const Packed& w, int64_t panel, int64_t last, int64_t fr
     const int64_t each = (tiles + side - 1) / side, which = panel + tile / each + (more ? 0 : kPanels), at = more ? from + chunk : 0;
     if (which >= last) return {nullptr, nullptr, 0};
     const int64_t bytes = least(chunk, w.superblocks() - at) * w.superblock_bytes(), share = (bytes / 64 + each - 1) / each * 64;
-    const int64_t begin = tile % each * share;
+    const int64_t begin = tile % each * share, steps = chunk * w.group / 16;  // one for every block
     const uint8_t* next = w.data + which * w.panel_bytes() + at * w.superblock_bytes();
-    return {next + least(begin, bytes), next + least(begin + share, bytes), (share / 64 + 2 * chunk - 1) / (2 * chunk)};
+    return {next + least(begin, bytes), next + least(begin + share, bytes), (share / 64 + steps - 1) / steps};
 }
 
 // Many rows of activations. `scratch` is what scratch_of_thread() counts.
@@ -314,10 +319,11 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 
 // ---- kernels -----------------------------------------------------------------------------------------------------------
 
-// From this many rows of activations on two panels are multiplied at a time, since multipliers are the limit and not
-// memory; and unpacking first is faster.
-constexpr int64_t kPaired = 5, kMany = 64;
-constexpr int64_t kTiled = 9;  // and tiles, where there are any: linear_tiles.h
+// From so many rows of activations on: two panels at a time, since multipliers are the limit and not memory; tiles, where
+// there are any (linear_tiles.h); and unpacking first, which pays later where two panels share an activation.
+constexpr int64_t kPaired = 5, kTiled = 9;
+template <class V>
+constexpr int64_t kMany = V::kPairTile > 0 ? 64 : 24;
 
 template <class V, int Bits>
 void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out, int64_t stride,
@@ -330,7 +336,7 @@ void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, 
     if (!a.m) return;
     if constexpr (requires { V::kTiles; })
         if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
-    if (a.m >= kMany) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
+    if (a.m >= kMany<V>) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if constexpr (V::kPairTile > 0)
         if (a.m >= kPaired)
             for (; first + 2 <= last; first += 2) few<V, Bits, 2, V::kPairTile>(w, a, first, bias, out, stride, rows);
