@@ -71,34 +71,43 @@ def drain(engine):
 
 @given(data=st.data())
 @settings(max_examples=6)
-def test_any_schedule_gives_each_request_what_it_gets_alone(confined, solo, assert_idle, data):
-    """Any interleaving, chunk size, budget, parking, fork, cache and eviction, priority and cancellation."""
-    run_any_schedule(confined, solo, assert_idle, data)
+def test_any_schedule_gives_each_request_what_it_gets_alone(confined, solo, assert_idle, tmp_path_factory, data):
+    """Any interleaving, chunk size, budget, parking, fork, cache and eviction, restart, priority and cancellation."""
+    run_any_schedule(confined, solo, assert_idle, tmp_path_factory, data)
 
 
 @pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=60, derandomize=False)
-def test_many_schedules(confined, solo, assert_idle, data):
-    run_any_schedule(confined, solo, assert_idle, data)
+def test_many_schedules(confined, solo, assert_idle, tmp_path_factory, data):
+    run_any_schedule(confined, solo, assert_idle, tmp_path_factory, data)
 
 
-def run_any_schedule(confined, solo, assert_idle, data):
+def run_any_schedule(confined, solo, assert_idle, tmp_path_factory, data):
     slots = data.draw(st.integers(1, 4), "slots")
     pages = data.draw(st.integers(4, 24), "pages")
-    engine = confined(
-        slots,
-        pages,
-        max_num_batched_tokens=data.draw(st.integers(1, 90), "chunk"),
-        enable_prefix_caching=data.draw(st.booleans(), "caching"),
-    )
-    engine.keeper.least, engine.keeper.every = data.draw(st.sampled_from([(1, 7), (20, 64), (64, 512)]), "snapshots")
+    caching, chunk = data.draw(st.booleans(), "caching"), data.draw(st.integers(1, 90), "chunk")
+    saved = tmp_path_factory.mktemp("states") if caching and data.draw(st.booleans(), "saved") else None
+
+    def start():
+        made = confined(slots, pages, max_num_batched_tokens=chunk, enable_prefix_caching=caching, state_dir=saved)
+        made.keeper.least, made.keeper.every = snapshots
+        return made
+
+    snapshots = data.draw(st.sampled_from([(1, 7), (20, 64), (64, 512)]), "snapshots")
+    engine = start()
     dice = random.Random(data.draw(st.integers(0, 10**6), "seed"))
     waiting = [some_request(dice) for _ in range(data.draw(st.integers(2, 7), "count"))]
     going = []
     while waiting or engine.busy:
         if waiting and dice.random() < 0.4:
+            if not engine.busy and saved is not None:  # a restart
+                assert_idle(engine)
+                engine = start()
             ids, params = waiting.pop()
+            if going and dice.random() < 0.3:  # a second turn
+                before, *_ = dice.choice(going)
+                ids = [*before.prompt_token_ids, *before.outputs[0].token_ids, *ids][:200]
             going.append((engine.add(None, ids, params, priority=dice.choice([0, 0, 1])), ids, params))
         if going and dice.random() < 0.01:
             engine.abort(dice.choice(going)[0].request_id)

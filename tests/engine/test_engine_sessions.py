@@ -188,6 +188,19 @@ def test_a_full_disk(make_engine, tmp_path, monkeypatch, solo, assert_idle):
     assert_idle(engine)
 
 
+def test_a_warning_that_is_an_error_ends_only_its_request(make_engine, tmp_path, monkeypatch, assert_idle):
+    engine = make_engine(state_dir=tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sessions, "write_state", full)
+    output = ask(engine, PROMPT)  # pytest makes errors of warnings
+    assert isinstance(output.error, StateWarning)
+    assert output.outputs[0].finish_reason == "length"
+    assert_idle(engine)
+
+
 def test_the_least_recently_used_are_removed(make_engine, tmp_path, assert_idle):
     engine = make_engine(state_dir=tmp_path)
     ask(engine, PROMPT)

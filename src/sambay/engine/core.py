@@ -299,8 +299,10 @@ class Engine:
         try:
             event = self._next(completion, logits)
             if event.finish_reason:
-                self.keeper.finished(completion)
-                self._end(completion)
+                try:
+                    self.keeper.finished(completion)
+                finally:
+                    self._end(completion)
             if request.on_event is not None:
                 request.on_event(event)
         except Exception as error:
