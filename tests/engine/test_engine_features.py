@@ -1,5 +1,6 @@
 """Whatever a request asks for, its seed decides its tokens: not the batch around it, nor the cutting of its prompt."""
 
+import importlib.util
 import random
 
 import pytest
@@ -31,6 +32,8 @@ FEATURES = {
         "logprobs": 2,
     },
 }
+if importlib.util.find_spec("llguidance") is None:
+    FEATURES = {name: values for name, values in FEATURES.items() if "structured_outputs" not in values}
 DRAWS = [
     {"temperature": 0.0},
     {"seed": 3},
@@ -40,8 +43,6 @@ DRAWS = [
 
 
 def request(tokenizer, name, dice):
-    if "structured_outputs" in FEATURES[name]:
-        pytest.importorskip("llguidance")
     ids = [dice.randrange(5, 318) for _ in range(dice.choice([1, 4, 17, 40]))]
     if dice.random() < 0.5:
         ids += tokenizer.encode("<think>\n")
