@@ -54,12 +54,12 @@ def test_generate_and_conversations(llm):
     params = SamplingParams(seed=3, max_tokens=7)
 
     async def main(engine):
-        return await engine.generate(messages, params), await engine.generate("the cat", params)
+        straight = await engine.generate(messages, params, enable_thinking=False)
+        return await engine.generate(messages, params), straight, await engine.generate("the cat", params)
 
-    found = run(llm, main)
-    assert [one.outputs[0].token_ids for one in found] == [
-        one.outputs[0].token_ids for one in (llm.chat(messages, params)[0], llm.generate("the cat", params)[0])
-    ]
+    chats = [llm.chat(messages, params, enable_thinking=thinking)[0] for thinking in (None, False)]
+    expected = [one.outputs[0].token_ids for one in (*chats, llm.generate("the cat", params)[0])]
+    assert [one.outputs[0].token_ids for one in run(llm, main)] == expected
 
 
 def test_one_who_reads_slowly_holds_up_nobody(llm, solo):

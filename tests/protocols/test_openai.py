@@ -183,6 +183,7 @@ def test_the_answer_to_a_chat(llm):
     prompt = len(output.prompt_token_ids)
     assert response["usage"] == {
         "prompt_tokens": prompt, "completion_tokens": 24, "total_tokens": prompt + 24,
+        "prompt_tokens_details": {"cached_tokens": output.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }  # fmt: skip
     plain = chat_response(answer(llm, chat(max_tokens=2))[0], llm.tokenizer, "tiny")

@@ -114,6 +114,7 @@ class AsyncEngine:
         prompt: Prompt | Messages,
         sampling_params: SamplingParams | None = None,
         *,
+        enable_thinking: bool | None = None,
         priority: int = 0,
         deadline: float | None = None,
     ) -> AsyncEventStream:
@@ -122,6 +123,7 @@ class AsyncEngine:
         Args:
             prompt: a prompt or a conversation, as `LLM.stream` takes it.
             sampling_params: how to generate; None takes the checkpoint's recommendation.
+            enable_thinking: as `LLM.chat` has it, for a conversation.
             priority: requests of a lower number go first.
             deadline: seconds from now, after which it ends as "deadline".
 
@@ -129,7 +131,7 @@ class AsyncEngine:
             PromptError, ContextError, SamplingError: at the call, before anything is run.
             SambaYError: the engine is closed.
         """
-        text, ids = self.llm.encode(prompt)
+        text, ids = self.llm.encode(prompt, enable_thinking)
         params = sampling_params or self.llm.get_default_sampling_params()
         self.llm.engine.check(ids, params, priority, deadline)
         mailbox = _Mailbox()
@@ -148,11 +150,15 @@ class AsyncEngine:
         prompt: Prompt | Messages,
         sampling_params: SamplingParams | None = None,
         *,
+        enable_thinking: bool | None = None,
         priority: int = 0,
         deadline: float | None = None,
     ) -> RequestOutput:
         """The whole answer, with the arguments of `stream`."""
-        async with self.stream(prompt, sampling_params, priority=priority, deadline=deadline) as events:
+        stream = self.stream(
+            prompt, sampling_params, enable_thinking=enable_thinking, priority=priority, deadline=deadline
+        )
+        async with stream as events:
             async for _ in events:
                 pass
             assert events.output is not None

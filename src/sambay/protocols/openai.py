@@ -324,6 +324,7 @@ def _response(prefix: str, kind: str, model: str, choices: list[Json], outputs: 
             "prompt_tokens": prompt,
             "completion_tokens": generated,
             "total_tokens": prompt + generated,
+            "prompt_tokens_details": {"cached_tokens": sum(output.cached_tokens or 0 for output in outputs)},
             "completion_tokens_details": {"reasoning_tokens": sum(one.reasoning_tokens for one in completions)},
         },
     }
