@@ -4,7 +4,9 @@
 // The matrix lies in panels of sixteen rows. A panel is a row of superblocks, each of 2 * group consecutive k:
 // 64 bytes of float16 scales (sixteen of the first group, sixteen of the second), then the codes, four
 // consecutive k of one row in each 32-bit lane. Four-bit codes of the first group are the low nibbles, those of
-// the second the high ones. A code u stands for (u - zero) * scale, with zero = 8 or 128.
+// the second the high ones. Codes of six bits have their lower four in the same way, and behind them their upper two:
+// of two lines in each line, first and second group of the first, then of the second. A code u stands for
+// (u - zero) * scale, with zero = 8, 32 or 128.
 //
 // Activations are quantised to signed bytes in blocks of 32, each with a scale: products are exact in 32-bit
 // integers within a block, and are scaled and added in float32. The zero is taken off in the integers: a sum
@@ -31,7 +33,7 @@ struct Activations {
 };
 
 template <class V>
-int32_t zero_of(const Packed& w) { return w.bits == 4 ? 8 : V::kZero8; }
+int32_t zero_of(const Packed& w) { return w.bits == 4 ? 8 : w.bits == 6 ? 32 : V::kZero8; }
 
 // Quantise block `at` of a row, 32 values, for weights with that zero.
 template <class V>
@@ -155,6 +157,19 @@ template <class V, int Bits, int P, int T>
                 block<V, 4, P, T>([&, c](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
                                   a, row, at + parts + part, acc);
             }
+        } else if constexpr (Bits == 6) {  // in the same order
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
+                block<V, 6, P, T>([c, rest, load](int p, int j) {
+                    return V::six(load(c, p, j), false, load(rest, p, j / 2), j % 2 * 4);
+                }, first, a, row, at + part, acc);
+            }
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
+                block<V, 6, P, T>([c, rest, panel_bytes](int p, int j) {
+                    return V::six(V::bytes(c + p * panel_bytes + 64 * j), true, V::bytes(rest + p * panel_bytes + j / 2 * 64), j % 2 * 4 + 2);
+                }, second, a, row, at + parts + part, acc);
+            }
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
                 if constexpr (P > 1) lines.step();
@@ -203,6 +218,13 @@ void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* c
                 const typename V::Bytes both = V::bytes(p + 64 + line);
                 V::store(codes + line, V::low(both));
                 V::store(codes + half + line, V::high(both));
+            }
+        } else if constexpr (Bits == 6) {
+            for (int64_t line = 0; line < half; line += 64) {
+                const typename V::Bytes both = V::bytes(p + 64 + line), rest = V::bytes(p + 64 + half + line / 128 * 64);
+                const int at = int(line / 64 % 2 * 4);
+                V::store(codes + line, V::six(both, false, rest, at));
+                V::store(codes + half + line, V::six(both, true, rest, at + 2));
             }
         } else {
             for (int64_t line = 0; line < 2 * half; line += 64) V::store(codes + line, V::whole(V::bytes(p + 64 + line)));
@@ -311,6 +333,7 @@ void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, c
 template <class V, int Bits>
 void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
             int64_t stride, int64_t rows, uint8_t* scratch) {
+    if (!a.m) return;
     if constexpr (requires { V::kTiles; })
         if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if (a.m >= kMany<V>) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
@@ -328,13 +351,16 @@ Activations activations_in(uint8_t* scratch, int64_t m, int64_t k) {
             reinterpret_cast<int32_t*>(scratch + codes + scales), m, k};
 }
 
-// This thread's share of a product with activations that are quantised already.
+// A product with activations that are quantised already: some panels at a time, of 64 KiB or more.
 template <class V>
-void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team) {
-    const Share mine = share(team, size_t(w.panels()), 1);
-    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
-    if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
-    else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team, int phase) {
+    const int64_t some = a.m >= kMany ? kPanels : (65536 / w.panel_bytes() + 2) / 2 * 2;
+    in_turns(team, phase, size_t(w.panels()), size_t(some), [&](size_t begin, size_t end) {
+        const int64_t first = int64_t(begin), last = int64_t(end);
+        if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+        else if (w.bits == 6) linear<V, 6>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+        else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+    });
 }
 
 // Few rows are quantised by every thread for itself, which is quicker than to wait for each other.
@@ -352,7 +378,7 @@ void linear_kernel(const LinearArguments& arg, const Team& team) {
         quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), int64_t(rows.begin), int64_t(rows.end));
         barrier(team);
     }
-    product<V>(w, a, arg.out, arg.out_stride, own, team);
+    product<V>(w, a, arg.out, arg.out_stride, own, team, 0);
 }
 
 // fc2(up * silu(gate)) with [gate, up] = fc1(x), the gated values quantised as they are made.
@@ -372,7 +398,7 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
         quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), int64_t(rows.begin), int64_t(rows.end));
         barrier(team);
     }
-    product<V>(w, a, wide, w.rows, own, team);
+    product<V>(w, a, wide, w.rows, own, team, 0);
     barrier(team);
     const int64_t blocks = w2.k_padded / 32;
     const Share mine = share(team, size_t(arg.m * blocks), 1);
@@ -386,47 +412,7 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
         quantise_block<V>(values, gated, row, at, zero_of<V>(w2));
     }
     barrier(team);
-    product<V>(w2, gated, arg.out, arg.out_stride, own, team);
-}
-
-// Four rows of plain weights at a time, for one row of activations after the other: for few of them.
-template <class V, class C>
-void plain_rows(const PlainArguments& arg, int64_t first, int64_t last) {
-    const C* weight = static_cast<const C*>(arg.weight);
-    const int64_t k = arg.k, whole = k / 16 * 16;
-    for (int64_t r = first; r < last; r += 4) {
-        const int64_t count = least(4, last - r);
-        for (int64_t m = 0; m < arg.m; ++m) {
-            const float* x = arg.x + m * arg.x_stride;
-            typename V::Floats sum[4][2];
-            for (int i = 0; i < 4; ++i) sum[i][0] = sum[i][1] = V::floats(0);
-            const C* w[4];
-            for (int64_t i = 0; i < 4; ++i) w[i] = weight + (r + least(i, count - 1)) * k;
-            int64_t e = 0;
-            for (; e + 32 <= whole; e += 32) {
-                const auto a = V::load(x + e), b = V::load(x + e + 16);
-                for (int i = 0; i < 4; ++i) {
-                    V::prefetch(w[i] + e + 1024 / sizeof(C));
-                    sum[i][0] = V::fma(V::load(w[i] + e), a, sum[i][0]);
-                    sum[i][1] = V::fma(V::load(w[i] + e + 16), b, sum[i][1]);
-                }
-            }
-            for (; e < whole; e += 16)
-                for (int i = 0; i < 4; ++i) sum[i][0] = V::fma(V::load(w[i] + e), V::load(x + e), sum[i][0]);
-            for (int64_t i = 0; i < count; ++i) {
-                float total = V::sum(V::add(sum[i][0], sum[i][1]));
-                for (int64_t t = whole; t < k; ++t) total += from_cache(w[i][t]) * x[t];
-                arg.out[m * arg.out_stride + r + i] = total;
-            }
-        }
-    }
-}
-
-template <class V>
-void plain_kernel(const PlainArguments& arg, const Team& team) {
-    const Share mine = share(team, size_t(arg.rows), 4);
-    if (arg.half) plain_rows<V, uint16_t>(arg, int64_t(mine.begin), int64_t(mine.end));
-    else plain_rows<V, float>(arg, int64_t(mine.begin), int64_t(mine.end));
+    product<V>(w2, gated, arg.out, arg.out_stride, own, team, 1);
 }
 
 // Rows of a quantised matrix in float32: the embedding of tokens.
@@ -451,6 +437,10 @@ void rows_kernel(const RowsArguments& arg, const Team& team) {
                     const int64_t e = j % w.group;
                     const uint8_t both = p[64 + e / 4 * 64 + lane * 4 + e % 4];
                     code = int32_t(half ? both >> 4 : both & 15) - 8;
+                    if (w.bits == 6) {
+                        const uint8_t rest = p[64 + 16 * w.group + e / 8 * 64 + lane * 4 + e % 4];
+                        code += (rest >> (e / 4 % 2 * 4 + half * 2) & 3) * 16 - 24;
+                    }
                 }
                 out[at] = float(code) * scales[half * 16 + lane];
             }

@@ -24,6 +24,9 @@ struct VTiles : VAvx512 {
     struct Signed : VAvx512 {
         static Bytes low(Bytes x) { return _mm512_sub_epi8(VAvx512::low(x), _mm512_set1_epi8(8)); }
         static Bytes high(Bytes x) { return _mm512_sub_epi8(VAvx512::high(x), _mm512_set1_epi8(8)); }
+        static Bytes six(Bytes both, bool upper, Bytes rest, int at) {
+            return _mm512_sub_epi8(VAvx512::six(both, upper, rest, at), _mm512_set1_epi8(32));
+        }
         static Bytes whole(Bytes x) { return _mm512_xor_si512(x, _mm512_set1_epi8(-128)); }
     };
 };
