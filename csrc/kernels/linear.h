@@ -159,14 +159,16 @@ template <class V, int Bits, int P, int T>
             }
         } else if constexpr (Bits == 6) {  // in the same order
             for (int64_t part = 0; part < parts; ++part) {
+                if constexpr (P > 1) lines.step();
                 const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
-                block<V, 6, P, T>([c, rest, load](int p, int j) {
+                block<V, 6, P, T>([&, c, rest](int p, int j) {
                     return V::six(load(c, p, j), false, load(rest, p, j / 2), j % 2 * 4);
                 }, first, a, row, at + part, acc);
             }
             for (int64_t part = 0; part < parts; ++part) {
+                if constexpr (P > 1) lines.step();
                 const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
-                block<V, 6, P, T>([c, rest, panel_bytes](int p, int j) {
+                block<V, 6, P, T>([&, c, rest](int p, int j) {
                     return V::six(V::bytes(c + p * panel_bytes + 64 * j), true, V::bytes(rest + p * panel_bytes + j / 2 * 64), j % 2 * 4 + 2);
                 }, second, a, row, at + parts + part, acc);
             }
@@ -354,7 +356,7 @@ Activations activations_in(uint8_t* scratch, int64_t m, int64_t k) {
 // A product with activations that are quantised already: some panels at a time, of 64 KiB or more.
 template <class V>
 void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team, int phase) {
-    const int64_t some = a.m >= kMany ? kPanels : (65536 / w.panel_bytes() + 2) / 2 * 2;
+    const int64_t some = a.m >= kMany<V> ? kPanels : (65536 / w.panel_bytes() + 2) / 2 * 2;
     in_turns(team, phase, size_t(w.panels()), size_t(some), [&](size_t begin, size_t end) {
         const int64_t first = int64_t(begin), last = int64_t(end);
         if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
