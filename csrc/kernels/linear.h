@@ -161,14 +161,14 @@ template <class V, int Bits, int P, int T>
             for (int64_t part = 0; part < parts; ++part) {
                 if constexpr (P > 1) lines.step();
                 const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
-                block<V, 6, P, T>([c, rest, load](int p, int j) {
+                block<V, 6, P, T>([&, c, rest](int p, int j) {
                     return V::six(load(c, p, j), false, load(rest, p, j / 2), j % 2 * 4);
                 }, first, a, row, at + part, acc);
             }
             for (int64_t part = 0; part < parts; ++part) {
                 if constexpr (P > 1) lines.step();
                 const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
-                block<V, 6, P, T>([c, rest, panel_bytes](int p, int j) {
+                block<V, 6, P, T>([&, c, rest](int p, int j) {
                     return V::six(V::bytes(c + p * panel_bytes + 64 * j), true, V::bytes(rest + p * panel_bytes + j / 2 * 64), j % 2 * 4 + 2);
                 }, second, a, row, at + parts + part, acc);
             }
