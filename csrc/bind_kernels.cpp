@@ -12,6 +12,7 @@
 #include "gil.h"
 #include "kernels/arguments.h"
 #include "pool.h"
+#include "program.h"
 
 namespace nb = nanobind;
 using namespace sambay;
@@ -73,27 +74,30 @@ struct PyCache {
 // Multiply-adds below which a call stays on the calling thread: it is done before another thread would have come, and
 // on a machine whose cores are busy (torch's threads spin, too) waiting for one costs much more.
 constexpr int64_t kSmall = 1 << 16;
+constexpr int64_t kSmallInProgram = 1 << 12;  // there the other threads are awake, and wait
 constexpr int64_t kAlone = 0;  // for kernels of one thread
 
-// `most` threads were thought of when scratch was measured; another Python thread may have raised their number since.
+// Calls a kernel, and notes it where a program is recorded. `bytes` of scratch memory, measured for `most` threads: another
+// Python thread may have raised their number since.
 template <class Arguments>
-void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments, int64_t work, int most = 1 << 30) {
+void run(void (*kernel)(const Arguments&, const Team&), Arguments arguments, int64_t work, int64_t bytes = 0, int most = 1 << 30) {
+    if (bytes) place(arguments, scratch.of(bytes));
     if (work < kSmall) {
-        kernel(arguments, Team{0, 1, nullptr, nullptr});
-        return;
+        kernel(arguments, Team{0, 1, nullptr, nullptr, nullptr});
+    } else {
+        Pool::instance().run([&](const Team& team) {
+            if (team.count > most) throw std::runtime_error("the number of threads changed during a call");
+            kernel(arguments, team);
+        });
     }
-    Pool::instance().run([&](const Team& team) {
-        if (team.count > most) throw std::runtime_error("the number of threads changed during a call");
-        kernel(arguments, team);
-    });
+    if (Program* const program = Program::recording()) program->add(kernel, arguments, work < kSmallInProgram, bytes);
 }
 
 void linear(const Matrix& w, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
     const WithoutGil release;
     const int threads = Pool::instance().threads();
-    uint8_t* room = scratch.of(linear_bytes(m, w.packed, threads));
-    run(kernels().linear, LinearArguments{w.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room},
-        m * w.packed.rows * w.packed.k, threads);
+    run(kernels().linear, LinearArguments{w.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, nullptr},
+        m * w.packed.rows * w.packed.k, linear_bytes(m, w.packed, threads), threads);
 }
 
 // Only the rows `first` to `first + count` of the matrix, multiples of sixteen.
@@ -106,24 +110,38 @@ void linear_rows(const Matrix& w, int64_t first, int64_t count, Address x, int64
     part.rows = count;
     part.rows_padded = (count + 15) / 16 * 16;
     const int threads = Pool::instance().threads();
-    uint8_t* room = scratch.of(linear_bytes(m, part, threads));
-    run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, room},
-        m * part.rows * part.k, threads);
+    run(kernels().linear, LinearArguments{part, at<const float>(x), m, x_stride, at<float>(out), out_stride, nullptr},
+        m * part.rows * part.k, linear_bytes(m, part, threads), threads);
 }
 
-void plain_linear(Address weight, bool half, int64_t rows, int64_t k, Address x, int64_t m, int64_t x_stride, Address out,
-                  int64_t out_stride) {
+void plain_linear(Address weight, bool half, Address bias, int64_t rows, int64_t k, Address x, int64_t m, int64_t x_stride,
+                  Address out, int64_t out_stride) {
     const WithoutGil release;
-    run(kernels().plain_linear, PlainArguments{at<const void>(weight), half, rows, k, at<const float>(x), m, x_stride,
-                                               at<float>(out), out_stride}, m * rows * k);
+    run(kernels().plain_linear, PlainArguments{at<const void>(weight), half, at<const float>(bias), rows, k, at<const float>(x), m,
+                                               x_stride, at<float>(out), out_stride}, m * rows * k);
+}
+
+void lookup(Address weight, Address rows, int64_t count, int64_t k, Address out) {
+    const WithoutGil release;
+    run(kernels().lookup, LookupArguments{at<const float>(weight), at<const int64_t>(rows), count, k, at<float>(out)}, count * k);
+}
+
+void scale(int64_t count, Address x, float factor, Address out) {
+    const WithoutGil release;
+    run(kernels().scale, ScaleArguments{count, at<const float>(x), factor, at<float>(out)}, count);
+}
+
+void gate(int64_t m, int64_t width, Address x, int64_t x_stride, Address memory, int64_t memory_stride, Address out) {
+    const WithoutGil release;
+    run(kernels().gate, GateArguments{m, width, at<const float>(x), x_stride, at<const float>(memory), memory_stride,
+                                      at<float>(out)}, m * width * 8);
 }
 
 void mlp(const Matrix& fc1, const Matrix& fc2, Address x, int64_t m, int64_t x_stride, Address out, int64_t out_stride) {
     const WithoutGil release;
     const int threads = Pool::instance().threads();
-    uint8_t* room = scratch.of(mlp_bytes(m, fc1.packed, fc2.packed, threads));
-    run(kernels().mlp, MlpArguments{fc1.packed, fc2.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, room},
-        3 * m * fc2.packed.rows * fc2.packed.k, threads);
+    run(kernels().mlp, MlpArguments{fc1.packed, fc2.packed, at<const float>(x), m, x_stride, at<float>(out), out_stride, nullptr},
+        3 * m * fc2.packed.rows * fc2.packed.k, mlp_bytes(m, fc1.packed, fc2.packed, threads), threads);
 }
 
 void embedding_rows(const Matrix& w, Address rows, int64_t count, Address out) {
@@ -165,12 +183,11 @@ void scan_backward(const PySequences& seq, Address u, Address dt, Address a, Add
     const WithoutGil release;
     const int threads = Pool::instance().threads();
     const int64_t rows = seq.value.offsets[seq.value.count];
-    auto* room = reinterpret_cast<float*>(scratch.of(scan_backward_bytes(rows, longest, threads)));
     run(kernels().scan_backward,
         ScanBackwardArguments{seq.value, at<const float>(u), at<const float>(dt), at<const float>(a), at<const float>(b),
                               at<const float>(c), bc_stride, d, longest, at<const float>(grad_y), at<float>(grad_u),
-                              at<float>(grad_dt), at<float>(grad_a), at<float>(grad_b), at<float>(grad_c), room},
-        rows * d * 64, threads);
+                              at<float>(grad_dt), at<float>(grad_a), at<float>(grad_b), at<float>(grad_c), nullptr},
+        rows * d * 64, scan_backward_bytes(rows, longest, threads), threads);
 }
 
 void window_attention(const PySequences& seq, const PyHeads& heads, Address q, int64_t q_stride, Address k, Address v,
@@ -181,11 +198,10 @@ void window_attention(const PySequences& seq, const PyHeads& heads, Address q, i
     int64_t longest = 1;
     for (int64_t s = 0; s < seq.value.count; ++s) longest = most_of(longest, offsets[s + 1] - offsets[s]);
     const int64_t step = (window_bytes(longest, heads.value, cache.value.size()) + 63) / 64 * 64;
-    uint8_t* room = scratch.of(step * threads);
     run(kernels().window_attention,
         WindowArguments{seq.value, heads.value, at<const float>(q), q_stride, at<const float>(k), at<const float>(v), kv_stride,
-                        cache.value, window, at<float>(out), room, step},
-        offsets[seq.value.count] * window * heads.value.heads * heads.value.width * 3, threads);
+                        cache.value, window, at<float>(out), nullptr, step},
+        offsets[seq.value.count] * window * heads.value.heads * heads.value.width * 3, step * threads, threads);
 }
 
 void shared_attention(int64_t rows, Address seen, Address table_start, Address pages, const PyHeads& heads, Address q,
@@ -217,16 +233,31 @@ int64_t choose(Address logits, int64_t vocab, double temperature, int64_t top_k,
     const WithoutGil release;
     int64_t token;
     run(kernels().choose, ChooseArguments{at<const float>(logits), vocab, temperature, top_k, top_p, min_p, draw,
-                                          scratch.of(sample_bytes(vocab)), &token}, kAlone);
+                                          nullptr, &token}, kAlone, sample_bytes(vocab));
     return token;
 }
 
 int64_t top_logprobs(Address logits, int64_t vocab, int64_t token, int64_t count, Address tokens, Address logprobs) {
     const WithoutGil release;
     int64_t rank;
-    run(kernels().top_logprobs, TopLogprobsArguments{at<const float>(logits), vocab, token, count, scratch.of(sample_bytes(vocab)),
-                                                     &rank, at<int64_t>(tokens), at<double>(logprobs)}, kAlone);
+    run(kernels().top_logprobs, TopLogprobsArguments{at<const float>(logits), vocab, token, count, nullptr, &rank,
+                                                     at<int64_t>(tokens), at<double>(logprobs)}, kAlone, sample_bytes(vocab));
     return rank;
+}
+
+// From here on the calling thread notes the kernels that it calls.
+void start_recording(Program& program) {
+    if (Program::recording()) throw std::runtime_error("this thread records a program already");
+    Program::recording() = &program;
+}
+
+void stop_recording() { Program::recording() = nullptr; }
+
+// Everything again, with what the last kernel writes at `out`; for as many threads as when it was recorded.
+void run_program(Program& program, Address out, int threads) {
+    const WithoutGil release;
+    program.redirect(at<void>(out));
+    program.run(scratch.of(program.scratch_bytes() + 1), threads);
 }
 
 }  // namespace
@@ -240,10 +271,18 @@ void bind_kernels(nb::module_& m) {
     nb::class_<PyHeads>(m, "Heads")
         .def(nb::init<int64_t, int64_t, int64_t, int64_t, float, float, Address, float, float>());
     nb::class_<PyCache>(m, "Cache").def(nb::init<Address, Address, Address, Address, int64_t, int>());
+    nb::class_<Program>(m, "Program").def(nb::init<>()).def("__len__", &Program::size)
+        .def("result", [](const Program& program) { return reinterpret_cast<Address>(program.result()); });
+    m.def("start_recording", &start_recording);
+    m.def("stop_recording", &stop_recording);
+    m.def("run_program", &run_program);
     m.def("linear", &linear);
     m.def("linear_rows", &linear_rows);
     m.def("mlp", &mlp);
     m.def("plain_linear", &plain_linear);
+    m.def("lookup", &lookup);
+    m.def("scale", &scale);
+    m.def("gate", &gate);
     m.def("embedding_rows", &embedding_rows);
     m.def("causal_conv", &causal_conv);
     m.def("selective_scan", &selective_scan);

@@ -162,7 +162,7 @@ std::vector<Definition> definitions() {
         {"avx512", "x86_64", {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq",
                               "avx512_vnni"}, avx512},
         {"amx", "x86_64", {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq",
-                           "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"}, amx},
+                           "avx512_vnni", "amx_tile", "amx_int8"}, amx},
         {"neon", "aarch64", {"asimdhp", "asimddp"}, neon},
     };
 }

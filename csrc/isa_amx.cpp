@@ -1,11 +1,12 @@
-// AMX tiles: what only they do better; the rest comes from AVX-512.
-// GCC 12 drops stores that only `ldtilecfg` or `tileloadd` read: asm volatile("" ::: "memory") before each of them.
-#include "kernel_table.h"
+// AMX tiles: products of many rows; the rest comes from AVX-512.
+#include <immintrin.h>
+
+#include "kernels/linear_tiles.h"
 
 namespace sambay {
 
 const KernelTable* table_amx() {
-    static constexpr KernelTable table = {};
+    static constexpr KernelTable table = {.linear = linear_kernel<VTiles>, .mlp = mlp_kernel<VTiles>};
     return &table;
 }
 

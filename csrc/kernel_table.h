@@ -9,10 +9,17 @@
 // and that may be the one which this CPU cannot run. tests/native/test_build_install.py looks for such pairs.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 namespace sambay {
+
+// How much of a thread's share has been taken, on a cache line of its own. 0 at the beginning of every kernel.
+struct alignas(64) Taken {
+    std::atomic<size_t> count{0};
+};
+constexpr int kPhases = 2;  // shares that a kernel may deal out by in_turns()
 
 // The threads that run a kernel together, seen from one of them.
 struct Team {
@@ -20,6 +27,7 @@ struct Team {
     int count;                  // how many there are
     void (*wait)(void* pool);   // use barrier()
     void* pool;
+    Taken* taken;               // kPhases times `count`
 };
 
 // Returns when all threads of the team have come here; what they wrote before is then visible to all.
@@ -36,6 +44,34 @@ static inline Share share(const Team& team, size_t total, size_t unit) {
     return {begin < total ? begin : total, end < total ? end : total};
 }
 
+// Calls work(begin, end) for pieces of `unit` of `total` items until all are done, by whichever thread: each works off its
+// own contiguous share, in order, and then what others have not come to. Cores differ, and neighbours take some away.
+template <class F>
+static inline void in_turns(const Team& team, int phase, size_t total, size_t unit, F&& work) {
+    if (team.count == 1) {
+        if (total) work(size_t(0), total);
+        return;
+    }
+    for (int i = 0; i < team.count; ++i) {
+        const int owner = (team.thread + i) % team.count;
+        const Share all = share(Team{owner, team.count, nullptr, nullptr, nullptr}, total, unit);
+        std::atomic<size_t>& taken = team.taken[phase * team.count + owner].count;
+        while (true) {
+            const size_t begin = all.begin + taken.fetch_add(unit, std::memory_order_relaxed);
+            if (begin >= all.end) break;
+            work(begin, begin + unit < all.end ? begin + unit : all.end);
+        }
+    }
+}
+
+// The same with work(item), which must be much for one item.
+template <class F>
+static inline void one_by_one(const Team& team, int64_t total, F&& work) {
+    in_turns(team, 0, size_t(total), 1, [&](size_t begin, size_t end) {
+        for (size_t item = begin; item < end; ++item) work(int64_t(item));
+    });
+}
+
 // Defined in kernels/arguments.h.
 struct LinearArguments;
 struct MlpArguments;
@@ -49,6 +85,9 @@ struct WindowArguments;
 struct SharedArguments;
 struct KeepArguments;
 struct NormArguments;
+struct LookupArguments;
+struct ScaleArguments;
+struct GateArguments;
 struct ChooseArguments;
 struct TopLogprobsArguments;
 
@@ -68,6 +107,9 @@ struct TopLogprobsArguments;
     X(shared_attention, void, (const SharedArguments& arg, const Team& team))                                          \
     X(keep, void, (const KeepArguments& arg, const Team& team))                                                        \
     X(add_norm, void, (const NormArguments& arg, const Team& team))                                                    \
+    X(lookup, void, (const LookupArguments& arg, const Team& team))                                                    \
+    X(scale, void, (const ScaleArguments& arg, const Team& team))                                                      \
+    X(gate, void, (const GateArguments& arg, const Team& team))                                                        \
     X(choose, void, (const ChooseArguments& arg, const Team& team))                                                    \
     X(top_logprobs, void, (const TopLogprobsArguments& arg, const Team& team))
 

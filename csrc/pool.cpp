@@ -123,6 +123,7 @@ void Pool::start() {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
         workers_.reserve(size_t(count) - 1);
+        taken_.reset(new Taken[size_t(kPhases * count)]);
         for (int thread = 1; thread < count; ++thread)
             workers_.emplace_back(&Pool::work, this, thread, epoch_.value.load());
     } catch (const std::system_error&) {
@@ -142,7 +143,7 @@ void Pool::stop() {
 
 void Pool::run(Job job, void* self) {
     if (inside) {
-        job(self, Team{0, 1, barrier_of, this});
+        job(self, Team{0, 1, barrier_of, this, nullptr});
         return;
     }
     std::lock_guard<std::mutex> lock(turn_);
@@ -151,6 +152,7 @@ void Pool::run(Job job, void* self) {
     self_ = self;
     count_ = int(workers_.size()) + 1;
     if (count_ > 1) {
+        for (int i = 0; i < kPhases * count_; ++i) taken_[size_t(i)].count.store(0, std::memory_order_relaxed);
         arrived_.store(0);
         failed_.store(false);
         pending_.value.store(uint32_t(count_ - 1));
@@ -182,7 +184,7 @@ void Pool::work(int thread, uint32_t seen) {
 void Pool::share(int thread) {
     inside = true;
     try {
-        job_(self_, Team{thread, count_, barrier_of, this});
+        job_(self_, Team{thread, count_, barrier_of, this, taken_.get()});
     } catch (const Released&) {
     } catch (...) {
         fail(std::current_exception());

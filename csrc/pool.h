@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -65,6 +66,7 @@ class Pool {
     bool stopping_ = false;
     bool crowded_ = false;        // more threads than CPUs: waiting by spinning keeps others from working
     int count_ = 1;               // threads of the call under way
+    std::unique_ptr<Taken[]> taken_;  // of the call under way
     Job job_ = nullptr;
     void* self_ = nullptr;
     std::mutex error_turn_;

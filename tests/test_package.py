@@ -22,6 +22,7 @@ FLOORS = [
     {"config", "streaming", "files", "batch"},
     {"tokenizer", "state", "checkpoint"},
     {"ops"},
+    {"layers"},
     {"quant"},
     {"model"},
     {"engine", "data", "quant.calibrate"},

@@ -30,10 +30,11 @@ struct LinearArguments {
     uint8_t* scratch;
 };
 
-// out (m, rows) = x (m, k) W^T with plain weights (rows, k), contiguous: float32, or bfloat16 if `half`.
+// out (m, rows) = x (m, k) W^T + bias with plain weights (rows, k), contiguous: float32, or bfloat16 if `half`.
 struct PlainArguments {
     const void* weight;
     bool half;
+    const float* bias;  // (rows,) or null
     int64_t rows, k;
     const float* x;
     int64_t m, x_stride;
@@ -65,7 +66,7 @@ struct Sequences {
     const int64_t *offsets, *starts, *slots;
 };
 
-// out (N, d) = silu(conv(x) + bias); taps (d, width) oldest first, width at most 8; state (slots, width - 1, d) or null.
+// out (N, d) = silu(conv(x) + bias); taps (width, d) oldest first, width at most 8; state (slots, width - 1, d) or null.
 struct ConvArguments {
     Sequences seq;
     const float* x;
@@ -183,6 +184,32 @@ struct NormArguments {
     const float *weight, *bias;
     bool centred;  // LayerNorm, else RMSNorm
     float eps;
+    float* out;
+};
+
+// out (count, k) = rows of a plain matrix.
+struct LookupArguments {
+    const float* weight;
+    const int64_t* rows;
+    int64_t count, k;
+    float* out;
+};
+
+// out (count,) = factor * x.
+struct ScaleArguments {
+    int64_t count;
+    const float* x;
+    float factor;
+    float* out;
+};
+
+// out (m, width) = memory * silu(x); strides in elements.
+struct GateArguments {
+    int64_t m, width;
+    const float* x;
+    int64_t x_stride;
+    const float* memory;
+    int64_t memory_stride;
     float* out;
 };
 

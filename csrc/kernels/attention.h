@@ -380,9 +380,8 @@ template <class V, class C>
 void window_typed(const WindowArguments& arg, const Team& team) {
     const Heads& h = arg.heads;
     GroupAttention<V, C> core(h);
-    const Share mine = share(team, size_t(arg.seq.count * h.groups()), 1);
-    for (size_t item = mine.begin; item < mine.end; ++item) {
-        const int64_t s = int64_t(item) / h.groups(), group = int64_t(item) % h.groups();
+    one_by_one(team, arg.seq.count * h.groups(), [&](int64_t item) {
+        const int64_t s = item / h.groups(), group = item % h.groups();
         const Chunk<C> chunk(arg, s, group, arg.scratch + team.thread * arg.scratch_step);
         if (chunk.single()) chunk.keep_single();
         else chunk.pack();
@@ -402,7 +401,7 @@ void window_typed(const WindowArguments& arg, const Team& team) {
             core.finish(arg.out + (chunk.begin() + j) * h.heads * h.width, h.heads * h.width, group);
         }
         if (!chunk.single()) chunk.write_ring();
-    }
+    });
 }
 
 template <class V>
@@ -417,10 +416,9 @@ void shared_typed(const SharedArguments& arg, const Team& team) {
     const Heads& h = arg.heads;
     GroupAttention<V, C> core(h);
     const int64_t together = core.most_rows(), blocks = (arg.rows + together - 1) / together;
-    const Share mine = share(team, size_t(blocks * h.groups()), 1);
-    for (size_t item = mine.begin; item < mine.end; ++item) {
-        const int64_t group = int64_t(item) % h.groups(), end = least(arg.rows, (int64_t(item) / h.groups() + 1) * together);
-        for (int64_t row = int64_t(item) / h.groups() * together; row < end;) {
+    one_by_one(team, blocks * h.groups(), [&](int64_t item) {
+        const int64_t group = item % h.groups(), end = least(arg.rows, (item / h.groups() + 1) * together);
+        for (int64_t row = item / h.groups() * together; row < end;) {
             int64_t rows = 1;  // those of one sequence
             while (row + rows < end && arg.table_start[row + rows] == arg.table_start[row]) ++rows;
             const int64_t* table = arg.pages + arg.table_start[row];
@@ -440,7 +438,7 @@ void shared_typed(const SharedArguments& arg, const Team& team) {
             core.finish(arg.out + row * h.heads * h.width, h.heads * h.width, group);
             row += rows;
         }
-    }
+    });
 }
 
 template <class V>

@@ -4,7 +4,9 @@
 // The matrix lies in panels of sixteen rows. A panel is a row of superblocks, each of 2 * group consecutive k:
 // 64 bytes of float16 scales (sixteen of the first group, sixteen of the second), then the codes, four
 // consecutive k of one row in each 32-bit lane. Four-bit codes of the first group are the low nibbles, those of
-// the second the high ones. A code u stands for (u - zero) * scale, with zero = 8 or 128.
+// the second the high ones. Codes of six bits have their lower four in the same way, and behind them their upper two:
+// of two lines in each line, first and second group of the first, then of the second. A code u stands for
+// (u - zero) * scale, with zero = 8, 32 or 128.
 //
 // Activations are quantised to signed bytes in blocks of 32, each with a scale: products are exact in 32-bit
 // integers within a block, and are scaled and added in float32. The zero is taken off in the integers: a sum
@@ -14,193 +16,189 @@
 // panels into the second-level cache and run over all activations: bound by the multipliers.
 #pragma once
 
+#include <type_traits>
+
 #include "mixers.h"
 
 namespace sambay {
 namespace {
 
-// Activations in signed bytes: (m, k) codes, and for every block of 32 a scale and the sum of its codes.
+// Activations in signed bytes: (m, k) codes, and for every block of 32 a scale and what a sum of products begins at,
+// -zero * (sum of the block's codes): (k / 32, m) both, so that those of neighbouring rows are neighbours.
 struct Activations {
     int8_t* codes;
     float* scales;
-    int32_t* sums;
+    int32_t* starts;
     int64_t m, k;
 };
 
+template <class V>
+int32_t zero_of(const Packed& w) { return w.bits == 4 ? 8 : w.bits == 6 ? 32 : V::kZero8; }
+
+// Quantise block `at` of a row, 32 values, for weights with that zero.
+template <class V>
+inline void quantise_block(const float* x, const Activations& out, int64_t row, int64_t at, int32_t zero) {
+    int32_t sum;
+    out.scales[at * out.m + row] = V::quantise32(x, out.codes + row * out.k + 32 * at, &sum);
+    out.starts[at * out.m + row] = -zero * sum;
+}
+
 // Quantise rows `first` to `last` of x (m, width) float32; what lies between width and k becomes zero.
 template <class V>
-void quantise_rows(const float* x, int64_t stride, int64_t width, Activations out, int64_t first, int64_t last) {
+void quantise_rows(const float* x, int64_t stride, int64_t width, const Activations& out, int32_t zero, int64_t first, int64_t last) {
     const int64_t blocks = out.k / 32;
     for (int64_t row = first; row < last; ++row) {
         const float* source = x + row * stride;
-        int8_t* codes = out.codes + row * out.k;
-        float* scales = out.scales + row * blocks;
-        int32_t* sums = out.sums + row * blocks;
-        for (int64_t block = 0; block < blocks; ++block) {
-            const int64_t have = least(32, width - 32 * block);
+        for (int64_t at = 0; at < blocks; ++at) {
+            const int64_t have = least(32, width - 32 * at);
             if (have == 32) {
-                scales[block] = V::quantise32(source + 32 * block, codes + 32 * block, sums + block);
+                quantise_block<V>(source + 32 * at, out, row, at, zero);
                 continue;
             }
             float padded[32] = {};
-            for (int64_t i = 0; i < have; ++i) padded[i] = source[32 * block + i];
-            scales[block] = V::quantise32(padded, codes + 32 * block, sums + block);
+            for (int64_t i = 0; i < have; ++i) padded[i] = source[32 * at + i];
+            quantise_block<V>(padded, out, row, at, zero);
         }
     }
 }
 
+// ---- the inner loops: P panels and T rows of activations at a time -----------------------------------------------------
+
+// f with the number of rows, from 1 to T, as a constant.
+template <int T, class F>
+inline void counted(int64_t count, const F& f) {
+    if constexpr (T > 1)
+        if (count < T) return counted<T - 1>(count, f);
+    f(std::integral_constant<int, T>());
+}
+
+// One block of 32 k. `Weights(p, j)` gives the codes of the j-th four k of a panel; an activation is loaded once for all
+// panels. Every result is made of the same operations in the same order, whatever P and T are.
+template <class V, int Bits, int P, int T, class Weights>
+inline void block(const Weights& weights, const typename V::Floats* scale, const Activations& a, int64_t row, int64_t at,
+                  typename V::Floats (*acc)[T]) {
+    typename V::Ints sum[P][T];
+    const int32_t* starts = a.starts + at * a.m + row;
+    for (int t = 0; t < T; ++t)
+        for (int p = 0; p < P; ++p) sum[p][t] = V::ints(starts[t]);
+    const int8_t* codes = a.codes + row * a.k + 32 * at;
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+        typename V::Bytes w[P];
+        for (int p = 0; p < P; ++p) w[p] = weights(p, j);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            const typename V::Four four = V::four(codes + t * a.k, j);
+            for (int p = 0; p < P; ++p) sum[p][t] = V::template dot<Bits>(sum[p][t], w[p], four);
+        }
+    }
+    const float* scales = a.scales + at * a.m + row;
+    for (int p = 0; p < P; ++p)
+        for (int t = 0; t < T; ++t)
+            acc[p][t] = V::fma(V::to_floats(sum[p][t]), V::mul(scale[p], V::floats(scales[t])), acc[p][t]);
+}
+
+template <class V>
+inline void finish(typename V::Floats acc, const float* bias, float* out, int64_t panel, int64_t rows) {
+    const int64_t first = 16 * panel, count = least(16, rows - first);
+    put<V>(out + first, bias ? V::add(acc, some<V>(bias + first, count)) : acc, count);
+}
 
 constexpr int64_t kAhead = 8192;  // bytes to prefetch ahead: the hardware's own streams stop at pages
-inline void fetch(const uint8_t* p) { __builtin_prefetch(p + kAhead, 0, 2); }  // into the second-level cache
+inline void fetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }  // into the second-level cache
 
 // Load a line of codes, and ask for the one that comes `kAhead` later.
 template <class V>
 inline typename V::Bytes ahead(const uint8_t* p) {
-    fetch(p);
+    fetch(p + kAhead);
     return V::bytes(p);
 }
 
-// One block of 32 k for T rows of activations. `Weights(j)` gives the codes of the j-th four k.
-template <class V, int Bits, int T, class Weights>
-inline void block(const Weights& weights, typename V::Floats scale, const Activations& a, int64_t row, int64_t at,
-                  typename V::Floats* acc) {
-    constexpr int32_t zero = Bits == 4 ? 8 : V::kZero8;
-    const int64_t blocks = a.k / 32;
-    typename V::Ints sum[T];
-    for (int t = 0; t < T; ++t) sum[t] = V::ints(-zero * a.sums[(row + t) * blocks + at]);
-    const int8_t* codes = a.codes + row * a.k + 32 * at;
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-        const typename V::Bytes w = weights(j);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) sum[t] = V::template dot<Bits>(sum[t], w, V::four(codes + t * a.k, j));
+// What the next panels need from memory, asked for evenly while those at hand are multiplied: so many lines in a step.
+struct Lines {
+    const uint8_t *next, *end;
+    int64_t each;
+    void step() {
+        for (int64_t i = 0; i < each && next < end; ++i, next += 64) fetch(next);
     }
-    for (int t = 0; t < T; ++t) {
-        const typename V::Floats both = V::mul(scale, V::floats(a.scales[(row + t) * blocks + at]));
-        acc[t] = V::fma(V::to_floats(sum[t]), both, acc[t]);
-    }
-}
+};
 
-// The same for two panels, with `Weights(p, j)`: an activation is loaded once for both, which is what limits many rows.
-template <class V, int Bits, int T, class Weights>
-inline void block_pair(const Weights& weights, const typename V::Floats* scale, const Activations& a, int64_t row, int64_t at,
-                       typename V::Floats (*acc)[T]) {
-    constexpr int32_t zero = Bits == 4 ? 8 : V::kZero8;
-    const int64_t blocks = a.k / 32;
-    typename V::Ints sum[2][T];
-    for (int t = 0; t < T; ++t) sum[0][t] = sum[1][t] = V::ints(-zero * a.sums[(row + t) * blocks + at]);
-    const int8_t* codes = a.codes + row * a.k + 32 * at;
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-        const typename V::Bytes first = weights(0, j), second = weights(1, j);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            const typename V::Four four = V::four(codes + t * a.k, j);
-            sum[0][t] = V::template dot<Bits>(sum[0][t], first, four);
-            sum[1][t] = V::template dot<Bits>(sum[1][t], second, four);
+// Straight from the packed codes, to `sums` of P x T vectors. One panel reads ahead in its own stream, two in what `lines`
+// names. A function of its own: within a larger one GCC keeps sums in memory, and stores take the multipliers' time.
+template <class V, int Bits, int P, int T>
+[[gnu::noinline]] void packed_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, Lines& lines, float* sums) {
+    const int64_t bytes = w.superblock_bytes(), parts = w.group / 32, panel_bytes = w.panel_bytes();
+    const uint8_t* data = w.data + panel * panel_bytes;
+    const auto load = [&](const uint8_t* codes, int p, int j) {
+        if constexpr (P == 1) return ahead<V>(codes + 64 * j);
+        else return V::bytes(codes + p * panel_bytes + 64 * j);
+    };
+    typename V::Floats acc[P][T];
+    for (int p = 0; p < P; ++p)
+        for (int t = 0; t < T; ++t) acc[p][t] = V::floats(0);
+    for (int64_t s = 0, end = w.superblocks(); s < end; ++s, data += bytes) {
+        if constexpr (P == 1) fetch(data + kAhead);
+        else lines.step();
+        typename V::Floats first[P], second[P];
+        for (int p = 0; p < P; ++p) {
+            first[p] = V::halves(data + p * panel_bytes);
+            second[p] = V::halves(data + p * panel_bytes + 32);
         }
-    }
-    for (int p = 0; p < 2; ++p)
-        for (int t = 0; t < T; ++t) {
-            const typename V::Floats both = V::mul(scale[p], V::floats(a.scales[(row + t) * blocks + at]));
-            acc[p][t] = V::fma(V::to_floats(sum[p][t]), both, acc[p][t]);
-        }
-}
-
-template <class V>
-void finish(typename V::Floats acc, const float* bias, float* out, int64_t panel, int64_t rows) {
-    const int64_t first = 16 * panel, count = least(16, rows - first);
-    float values[16];
-    V::store(values, acc);
-    for (int64_t i = 0; i < count; ++i) out[first + i] = bias ? values[i] + bias[first + i] : values[i];
-}
-
-// T rows of activations, straight from the packed codes of one panel.
-template <class V, int Bits, int T>
-void few_rows(const Packed& w, const Activations& a, int64_t row, int64_t panel, typename V::Floats* acc) {
-    const uint8_t* p = w.data + panel * w.panel_bytes();
-    const int64_t bytes = w.superblock_bytes(), parts = w.group / 32;
-    for (int t = 0; t < T; ++t) acc[t] = V::floats(0);
-    for (int64_t s = 0, end = w.superblocks(); s < end; ++s, p += bytes) {
-        fetch(p);
-        const typename V::Floats first = V::halves(p), second = V::halves(p + 32);
-        const uint8_t* codes = p + 64;
         const int64_t at = s * 2 * parts;
         if constexpr (Bits == 4) {
-            // First all low nibbles, then all high ones, in the order of k: the sum is the same however many rows there are.
+            // First all low nibbles, then all high ones, in the order of k, as `unpack` lays them out.
             for (int64_t part = 0; part < parts; ++part) {
-                const uint8_t* c = codes + 512 * part;
-                block<V, 4, T>([c](int j) { return V::low(ahead<V>(c + 64 * j)); }, first, a, row, at + part, acc);
+                const uint8_t* c = data + 64 + 512 * part;
+                block<V, 4, P, T>([&, c](int p, int j) { return V::low(load(c, p, j)); }, first, a, row, at + part, acc);
             }
             for (int64_t part = 0; part < parts; ++part) {
-                const uint8_t* c = codes + 512 * part;
-                block<V, 4, T>([c](int j) { return V::high(V::bytes(c + 64 * j)); }, second, a, row, at + parts + part, acc);
+                const uint8_t* c = data + 64 + 512 * part;
+                block<V, 4, P, T>([&, c](int p, int j) { return V::high(V::bytes(c + p * panel_bytes + 64 * j)); }, second,
+                                  a, row, at + parts + part, acc);
+            }
+        } else if constexpr (Bits == 6) {  // in the same order
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
+                block<V, 6, P, T>([c, rest, load](int p, int j) {
+                    return V::six(load(c, p, j), false, load(rest, p, j / 2), j % 2 * 4);
+                }, first, a, row, at + part, acc);
+            }
+            for (int64_t part = 0; part < parts; ++part) {
+                const uint8_t *c = data + 64 + 512 * part, *rest = data + 64 + 512 * parts + 256 * part;
+                block<V, 6, P, T>([c, rest, panel_bytes](int p, int j) {
+                    return V::six(V::bytes(c + p * panel_bytes + 64 * j), true, V::bytes(rest + p * panel_bytes + j / 2 * 64), j % 2 * 4 + 2);
+                }, second, a, row, at + parts + part, acc);
             }
         } else {
             for (int64_t part = 0; part < 2 * parts; ++part) {
-                const uint8_t* c = codes + 512 * part;
-                block<V, 8, T>([c](int j) { return V::whole(ahead<V>(c + 64 * j)); }, part < parts ? first : second, a, row, at + part, acc);
+                const uint8_t* c = data + 64 + 512 * part;
+                block<V, 8, P, T>([&, c](int p, int j) { return V::whole(load(c, p, j)); }, part < parts ? first : second, a, row,
+                                  at + part, acc);
             }
         }
     }
+    for (int p = 0; p < P; ++p)
+        for (int t = 0; t < T; ++t) V::store(sums + 16 * (p * T + t), acc[p][t]);
 }
 
-// The same for two panels side by side, in the same order.
-template <class V, int Bits, int T>
-void few_rows_pair(const Packed& w, const Activations& a, int64_t row, int64_t panel, typename V::Floats (*acc)[T]) {
-    const uint8_t* p = w.data + panel * w.panel_bytes();
-    const int64_t bytes = w.superblock_bytes(), parts = w.group / 32, next = w.panel_bytes();
-    for (int i = 0; i < 2; ++i)
-        for (int t = 0; t < T; ++t) acc[i][t] = V::floats(0);
-    for (int64_t s = 0, end = w.superblocks(); s < end; ++s, p += bytes) {
-        const typename V::Floats first[2] = {V::halves(p), V::halves(p + next)};
-        const typename V::Floats second[2] = {V::halves(p + 32), V::halves(p + next + 32)};
-        const int64_t at = s * 2 * parts;
-        if constexpr (Bits == 4) {
-            for (int64_t part = 0; part < parts; ++part) {
-                const uint8_t* c = p + 64 + 512 * part;
-                block_pair<V, 4, T>([c, next](int i, int j) { return V::low(ahead<V>(c + i * next + 64 * j)); }, first, a, row,
-                                    at + part, acc);
-            }
-            for (int64_t part = 0; part < parts; ++part) {
-                const uint8_t* c = p + 64 + 512 * part;
-                block_pair<V, 4, T>([c, next](int i, int j) { return V::high(V::bytes(c + i * next + 64 * j)); }, second, a, row,
-                                    at + parts + part, acc);
-            }
-        } else {
-            for (int64_t part = 0; part < 2 * parts; ++part) {
-                const uint8_t* c = p + 64 + 512 * part;
-                block_pair<V, 8, T>([c, next](int i, int j) { return V::whole(ahead<V>(c + i * next + 64 * j)); },
-                                    part < parts ? first : second, a, row, at + part, acc);
-            }
-        }
-    }
+// All rows of activations and P panels from `panel` on, in tiles of at most T rows.
+template <class V, int Bits, int P, int T>
+void few(const Packed& w, const Activations& a, int64_t panel, const float* bias, float* out, int64_t stride, int64_t rows) {
+    const int64_t tiles = (a.m + T - 1) / T, height = (a.m + tiles - 1) / tiles;
+    const uint8_t* next = w.data + (panel + P) * w.panel_bytes();
+    Lines lines{next, next + P * w.panel_bytes(), (P * w.superblock_bytes() / 64 + tiles - 1) / tiles};
+    for (int64_t row = 0; row < a.m; row += height)
+        counted<T>(least(height, a.m - row), [&](auto count) {
+            constexpr int kCount = decltype(count)::value;
+            alignas(64) float sums[16 * P * kCount];
+            packed_tile<V, Bits, P, kCount>(w, a, row, panel, lines, sums);
+            for (int p = 0; p < P; ++p)
+                for (int t = 0; t < kCount; ++t)
+                    finish<V>(V::load(sums + 16 * (p * kCount + t)), bias, out + (row + t) * stride, panel + p, rows);
+        });
 }
 
-// At most T rows of activations from `row` on, and two panels.
-template <class V, int Bits, int T>
-void few_pair(int64_t count, const Packed& w, const Activations& a, int64_t row, int64_t panel, const float* bias, float* out,
-              int64_t stride, int64_t rows) {
-    if constexpr (T > 0) {
-        if (count < T) return few_pair<V, Bits, T - 1>(count, w, a, row, panel, bias, out, stride, rows);
-        typename V::Floats acc[2][T];
-        few_rows_pair<V, Bits, T>(w, a, row, panel, acc);
-        for (int p = 0; p < 2; ++p)
-            for (int t = 0; t < T; ++t) finish<V>(acc[p][t], bias, out + (row + t) * stride, panel + p, rows);
-    }
-}
-
-// At most T rows of activations from `row` on, and one panel.
-template <class V, int Bits, int T>
-void few(int64_t count, const Packed& w, const Activations& a, int64_t row, int64_t panel, const float* bias, float* out,
-         int64_t stride, int64_t rows) {
-    if constexpr (T > 0) {
-        if (count < T) return few<V, Bits, T - 1>(count, w, a, row, panel, bias, out, stride, rows);
-        typename V::Floats acc[T];
-        few_rows<V, Bits, T>(w, a, row, panel, acc);
-        for (int t = 0; t < T; ++t) finish<V>(acc[t], bias, out + (row + t) * stride, panel, rows);
-    }
-}
+// ---- many rows ---------------------------------------------------------------------------------------------------------
 
 // Unpack superblocks `from` to `to` of a panel: codes of one byte, and scales in float32, in order of k.
 template <class V, int Bits>
@@ -218,6 +216,13 @@ void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* c
                 V::store(codes + line, V::low(both));
                 V::store(codes + half + line, V::high(both));
             }
+        } else if constexpr (Bits == 6) {
+            for (int64_t line = 0; line < half; line += 64) {
+                const typename V::Bytes both = V::bytes(p + 64 + line), rest = V::bytes(p + 64 + half + line / 128 * 64);
+                const int at = int(line / 64 % 2 * 4);
+                V::store(codes + line, V::six(both, false, rest, at));
+                V::store(codes + half + line, V::six(both, true, rest, at + 2));
+            }
         } else {
             for (int64_t line = 0; line < 2 * half; line += 64) V::store(codes + line, V::whole(V::bytes(p + 64 + line)));
         }
@@ -225,60 +230,51 @@ void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* c
     }
 }
 
-template <class V, int Bits, int T>
-void unpacked_tile(const uint8_t* codes, const float* scales, int64_t group, int64_t blocks, const Activations& a,
-                   int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
-    typename V::Floats acc[T];
-    for (int t = 0; t < T; ++t) acc[t] = fresh ? V::floats(0) : V::load(out + t * stride);
-    const int64_t parts = group / 32;
-    for (int64_t b = 0; b < blocks; ++b) {
-        const uint8_t* c = codes + 512 * b;
-        block<V, Bits, T>([c](int j) { return V::bytes(c + 64 * j); }, V::load(scales + 16 * (b / parts)), a, row, at + b, acc);
+// P unpacked panels, and where they lie: codes and scales, and the distance from one panel to the next.
+struct Unpacked {
+    const uint8_t* codes;
+    const float* scales;
+    int64_t codes_step, scales_step;
+    int64_t group, groups;
+};
+
+// Adds their products with blocks `at` on of the activations to `sums`, which has rows of 16 * kPanels.
+template <class V, int Bits, int P, int T>
+[[gnu::noinline]] void unpacked_tile(const Unpacked& w, const Activations& a, int64_t row, int64_t at, float* sums, bool fresh, Lines lines) {
+    constexpr int64_t width = 16 * kPanels;
+    typename V::Floats acc[P][T];
+    for (int p = 0; p < P; ++p)
+        for (int t = 0; t < T; ++t) acc[p][t] = fresh ? V::floats(0) : V::load(sums + t * width + 16 * p);
+    const uint8_t* c = w.codes;
+    for (int64_t g = 0; g < w.groups; ++g) {
+        lines.step();
+        typename V::Floats scale[P];
+        for (int p = 0; p < P; ++p) scale[p] = V::load(w.scales + p * w.scales_step + 16 * g);
+        for (int64_t part = 0; part < w.group; part += 32, c += 512, ++at)
+            block<V, Bits, P, T>([c, &w](int p, int j) { return V::bytes(c + p * w.codes_step + 64 * j); }, scale, a, row, at, acc);
     }
-    for (int t = 0; t < T; ++t) V::store(out + t * stride, acc[t]);
+    for (int p = 0; p < P; ++p)
+        for (int t = 0; t < T; ++t) V::store(sums + t * width + 16 * p, acc[p][t]);
 }
 
-
-// The same for two panels. Every result is made of the same operations in the same order as that of unpacked_tile.
-template <class V, int Bits, int T>
-void unpacked_pair(const uint8_t* codes, const float* scales, int64_t panel_codes, int64_t panel_scales, int64_t group,
-                   int64_t blocks, const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
-    const int64_t parts = group / 32;
-    typename V::Floats acc[2][T];
-    for (int p = 0; p < 2; ++p)
-        for (int t = 0; t < T; ++t) acc[p][t] = fresh ? V::floats(0) : V::load(out + t * stride + 16 * p);
-    for (int64_t b = 0; b < blocks; ++b) {
-        const uint8_t* c = codes + 512 * b;
-        const float* of = scales + 16 * (b / parts);
-        const typename V::Floats scale[2] = {V::load(of), V::load(of + panel_scales)};
-        block_pair<V, Bits, T>([c, panel_codes](int p, int j) { return V::bytes(c + p * panel_codes + 64 * j); }, scale, a, row,
-                               at + b, acc);
-    }
-    for (int p = 0; p < 2; ++p)
-        for (int t = 0; t < T; ++t) V::store(out + t * stride + 16 * p, acc[p][t]);
+// What to ask for during row tile `tile` of `tiles`, on `side` panels from `panel` on, of which superblocks `from` on are
+// unpacked: the same panels' next chunk, or the first one of those that come kPanels later.
+inline Lines next_lines(const Packed& w, int64_t panel, int64_t last, int64_t from, int64_t chunk, int64_t side, int64_t tile,
+                        int64_t tiles) {
+    const bool more = from + chunk < w.superblocks();
+    const int64_t each = (tiles + side - 1) / side, which = panel + tile / each + (more ? 0 : kPanels), at = more ? from + chunk : 0;
+    if (which >= last) return {nullptr, nullptr, 0};
+    const int64_t bytes = least(chunk, w.superblocks() - at) * w.superblock_bytes(), share = (bytes / 64 + each - 1) / each * 64;
+    const int64_t begin = tile % each * share;
+    const uint8_t* next = w.data + which * w.panel_bytes() + at * w.superblock_bytes();
+    return {next + least(begin, bytes), next + least(begin + share, bytes), (share / 64 + 2 * chunk - 1) / (2 * chunk)};
 }
 
-template <class V, int Bits, int T>
-void pair_tile(int count, const uint8_t* codes, const float* scales, int64_t panel_codes, int64_t panel_scales, int64_t group,
-               int64_t blocks, const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
-    if constexpr (T == 0) return;
-    else if (count == T)
-        unpacked_pair<V, Bits, T>(codes, scales, panel_codes, panel_scales, group, blocks, a, row, at, out, stride, fresh);
-    else pair_tile<V, Bits, T - 1>(count, codes, scales, panel_codes, panel_scales, group, blocks, a, row, at, out, stride, fresh);
-}
-
-template <class V, int Bits, int T>
-void many_tile(int count, const uint8_t* codes, const float* scales, int64_t group, int64_t blocks,
-               const Activations& a, int64_t row, int64_t at, float* out, int64_t stride, bool fresh) {
-    if constexpr (T == 0) return;
-    else if (count == T) unpacked_tile<V, Bits, T>(codes, scales, group, blocks, a, row, at, out, stride, fresh);
-    else many_tile<V, Bits, T - 1>(count, codes, scales, group, blocks, a, row, at, out, stride, fresh);
-}
-
-// Many rows of activations. `scratch` holds scratch_bytes(...) bytes of this thread.
+// Many rows of activations. `scratch` is what scratch_of_thread() counts.
 template <class V, int Bits>
 void many(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
           int64_t stride, int64_t rows, uint8_t* scratch) {
+    constexpr int kSide = V::kPairTile > 0 ? 2 : 1, kTile = V::kPairTile > 0 ? V::kPairTile : V::kTile;
     const int64_t per = 2 * w.group, chunk = most_of(1, kChunk / per), superblocks = w.superblocks();
     uint8_t* codes = scratch;
     float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);
@@ -287,27 +283,27 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
     for (int64_t p = first; p < last; p += kPanels) {
         const int64_t panels = least(kPanels, last - p);
         for (int64_t r = 0; r < a.m; r += kRows) {
-            const int64_t height = least(kRows, a.m - r);
+            const int64_t height = least(kRows, a.m - r), tiles = (height + kTile - 1) / kTile;
             for (int64_t s = 0; s < superblocks; s += chunk) {
-                const int64_t some = least(chunk, superblocks - s), blocks = some * per / 32;
+                const int64_t some = least(chunk, superblocks - s);
                 // With a single chunk the panels stay unpacked for all rows.
                 if (r == 0 || chunk < superblocks)
                     for (int64_t i = 0; i < panels; ++i)
                         unpack<V, Bits>(w, p + i, s, s + some, codes + i * 16 * chunk * per, scales + i * 32 * chunk);
-                int64_t paired = 0;
-                if constexpr (V::kPairTile > 0) {
-                    paired = panels / 2 * 2;
-                    for (int64_t t = 0; t < height; t += V::kPairTile)
-                        for (int64_t i = 0; i < paired; i += 2)
-                            pair_tile<V, Bits, V::kPairTile>(int(least(V::kPairTile, height - t)), codes + i * 16 * chunk * per,
-                                                             scales + i * 32 * chunk, 16 * chunk * per, 32 * chunk, w.group, blocks, a,
-                                                             r + t, s * per / 32, sums + t * width + 16 * i, width, s == 0);
+                const auto tile = [&](auto side, int64_t i, int64_t t) {
+                    const Unpacked at{codes + i * 16 * chunk * per, scales + i * 32 * chunk, 16 * chunk * per, 32 * chunk,
+                                      w.group, 2 * some};
+                    counted<kTile>(least(kTile, height - t), [&](auto count) {
+                        unpacked_tile<V, Bits, decltype(side)::value, decltype(count)::value>(
+                            at, a, r + t, s * per / 32, sums + t * width + 16 * i, s == 0,
+                            next_lines(w, p + i, last, s, chunk, decltype(side)::value, t / kTile, tiles));
+                    });
+                };
+                for (int64_t t = 0; t < height; t += kTile) {
+                    int64_t i = 0;
+                    for (; i + kSide <= panels; i += kSide) tile(std::integral_constant<int, kSide>(), i, t);
+                    for (; i < panels; ++i) tile(std::integral_constant<int, 1>(), i, t);
                 }
-                for (int64_t t = 0; paired < panels && t < height; t += V::kTile)
-                    for (int64_t i = paired; i < panels; ++i)
-                        many_tile<V, Bits, V::kTile>(int(least(V::kTile, height - t)), codes + i * 16 * chunk * per,
-                                                     scales + i * 32 * chunk, w.group, blocks, a, r + t, s * per / 32,
-                                                     sums + t * width + 16 * i, width, s == 0);
             }
             for (int64_t t = 0; t < height; ++t)
                 for (int64_t i = 0; i < panels; ++i)
@@ -316,44 +312,49 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
     }
 }
 
-// From this many rows of activations on, unpacking first is faster.
-constexpr int64_t kMany = 24;
-constexpr int64_t kStream = 12;
+// ---- kernels -----------------------------------------------------------------------------------------------------------
+
+// From this many rows of activations on two panels are multiplied at a time, since multipliers are the limit and not
+// memory; and unpacking first is faster.
+constexpr int64_t kPaired = 5, kMany = 64;
+constexpr int64_t kTiled = 9;  // and tiles, where there are any: linear_tiles.h
+
+template <class V, int Bits>
+void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out, int64_t stride,
+           int64_t rows, uint8_t* scratch);
 
 // out (m, rows) = a W^T + bias for the panels `first` to `last`; `rows` is the width without padding.
 template <class V, int Bits>
 void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
             int64_t stride, int64_t rows, uint8_t* scratch) {
-    if (a.m >= kMany) {
-        many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
-        return;
-    }
-    if constexpr (V::kPairTile > 0) {  // above kStream rows the multipliers are the limit, and not the memory
-        const int64_t tiles = (a.m + V::kPairTile - 1) / V::kPairTile, some = (a.m + tiles - 1) / tiles;
-        if (a.m > kStream)
-            for (; first + 2 <= last; first += 2)
-                for (int64_t row = 0; row < a.m; row += some)
-                    few_pair<V, Bits, V::kPairTile>(least(some, a.m - row), w, a, row, first, bias, out, stride, rows);
-    }
-    for (int64_t panel = first; panel < last; ++panel)  // which comes from memory once, for all rows
-        for (int64_t row = 0; row < a.m; row += V::kTile)
-            few<V, Bits, V::kTile>(least(V::kTile, a.m - row), w, a, row, panel, bias, out, stride, rows);
+    if (!a.m) return;
+    if constexpr (requires { V::kTiles; })
+        if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
+    if (a.m >= kMany) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
+    if constexpr (V::kPairTile > 0)
+        if (a.m >= kPaired)
+            for (; first + 2 <= last; first += 2) few<V, Bits, 2, V::kPairTile>(w, a, first, bias, out, stride, rows);
+    for (; first < last; ++first)  // a panel comes from memory once, for all rows
+        few<V, Bits, 1, V::kTile>(w, a, first, bias, out, stride, rows);
 }
 
-// Where the quantised activations of `m` rows lie in a scratch buffer: codes, scales, sums.
+// Where the quantised activations of `m` rows lie in a scratch buffer: codes, scales, starts.
 Activations activations_in(uint8_t* scratch, int64_t m, int64_t k) {
     const int64_t codes = (m * k + 63) / 64 * 64, scales = (m * k / 32 * 4 + 63) / 64 * 64;
     return {reinterpret_cast<int8_t*>(scratch), reinterpret_cast<float*>(scratch + codes),
             reinterpret_cast<int32_t*>(scratch + codes + scales), m, k};
 }
 
-// This thread's share of a product with activations that are quantised already.
+// A product with activations that are quantised already: some panels at a time, of 64 KiB or more.
 template <class V>
-void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team) {
-    const Share mine = share(team, size_t(w.panels()), 1);
-    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
-    if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
-    else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team, int phase) {
+    const int64_t some = a.m >= kMany ? kPanels : (65536 / w.panel_bytes() + 2) / 2 * 2;
+    in_turns(team, phase, size_t(w.panels()), size_t(some), [&](size_t begin, size_t end) {
+        const int64_t first = int64_t(begin), last = int64_t(end);
+        if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+        else if (w.bits == 6) linear<V, 6>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+        else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+    });
 }
 
 // Few rows are quantised by every thread for itself, which is quicker than to wait for each other.
@@ -365,13 +366,13 @@ void linear_kernel(const LinearArguments& arg, const Team& team) {
     uint8_t* own = arg.scratch + scratch_of_thread() * team.thread;
     const bool alone = arg.m <= kAlone;
     const Activations a = activations_in(alone ? own : arg.scratch + scratch_of_thread() * team.count, arg.m, w.k_padded);
-    if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, 0, arg.m);
+    if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), 0, arg.m);
     else {
         const Share rows = share(team, size_t(arg.m), 1);
-        quantise_rows<V>(arg.x, arg.x_stride, w.k, a, int64_t(rows.begin), int64_t(rows.end));
+        quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), int64_t(rows.begin), int64_t(rows.end));
         barrier(team);
     }
-    product<V>(w, a, arg.out, arg.out_stride, own, team);
+    product<V>(w, a, arg.out, arg.out_stride, own, team, 0);
 }
 
 // fc2(up * silu(gate)) with [gate, up] = fc1(x), the gated values quantised as they are made.
@@ -385,13 +386,13 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
     const Activations a = activations_in(alone ? own : common, arg.m, w.k_padded);
     float* wide = reinterpret_cast<float*>(common + activation_bytes(arg.m, w.k_padded));
     const Activations gated = activations_in(reinterpret_cast<uint8_t*>(wide) + (arg.m * w.rows * 4 + 63) / 64 * 64, arg.m, w2.k_padded);
-    if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, 0, arg.m);
+    if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), 0, arg.m);
     else {
         const Share rows = share(team, size_t(arg.m), 1);
-        quantise_rows<V>(arg.x, arg.x_stride, w.k, a, int64_t(rows.begin), int64_t(rows.end));
+        quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), int64_t(rows.begin), int64_t(rows.end));
         barrier(team);
     }
-    product<V>(w, a, wide, w.rows, own, team);
+    product<V>(w, a, wide, w.rows, own, team, 0);
     barrier(team);
     const int64_t blocks = w2.k_padded / 32;
     const Share mine = share(team, size_t(arg.m * blocks), 1);
@@ -402,50 +403,10 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
         float values[32] = {};
         for (int64_t e = 0; e < count; e += 16)
             V::store(values + e, V::mul(some<V>(up + e, count - e), silu<V>(some<V>(gate + e, count - e))));
-        gated.scales[item] = V::quantise32(values, gated.codes + row * w2.k_padded + 32 * at, gated.sums + item);
+        quantise_block<V>(values, gated, row, at, zero_of<V>(w2));
     }
     barrier(team);
-    product<V>(w2, gated, arg.out, arg.out_stride, own, team);
-}
-
-// Four rows of plain weights at a time, for one row of activations after the other: for few of them.
-template <class V, class C>
-void plain_rows(const PlainArguments& arg, int64_t first, int64_t last) {
-    const C* weight = static_cast<const C*>(arg.weight);
-    const int64_t k = arg.k, whole = k / 16 * 16;
-    for (int64_t r = first; r < last; r += 4) {
-        const int64_t count = least(4, last - r);
-        for (int64_t m = 0; m < arg.m; ++m) {
-            const float* x = arg.x + m * arg.x_stride;
-            typename V::Floats sum[4][2];
-            for (int i = 0; i < 4; ++i) sum[i][0] = sum[i][1] = V::floats(0);
-            const C* w[4];
-            for (int64_t i = 0; i < 4; ++i) w[i] = weight + (r + least(i, count - 1)) * k;
-            int64_t e = 0;
-            for (; e + 32 <= whole; e += 32) {
-                const auto a = V::load(x + e), b = V::load(x + e + 16);
-                for (int i = 0; i < 4; ++i) {
-                    V::prefetch(w[i] + e + 1024 / sizeof(C));
-                    sum[i][0] = V::fma(V::load(w[i] + e), a, sum[i][0]);
-                    sum[i][1] = V::fma(V::load(w[i] + e + 16), b, sum[i][1]);
-                }
-            }
-            for (; e < whole; e += 16)
-                for (int i = 0; i < 4; ++i) sum[i][0] = V::fma(V::load(w[i] + e), V::load(x + e), sum[i][0]);
-            for (int64_t i = 0; i < count; ++i) {
-                float total = V::sum(V::add(sum[i][0], sum[i][1]));
-                for (int64_t t = whole; t < k; ++t) total += from_cache(w[i][t]) * x[t];
-                arg.out[m * arg.out_stride + r + i] = total;
-            }
-        }
-    }
-}
-
-template <class V>
-void plain_kernel(const PlainArguments& arg, const Team& team) {
-    const Share mine = share(team, size_t(arg.rows), 4);
-    if (arg.half) plain_rows<V, uint16_t>(arg, int64_t(mine.begin), int64_t(mine.end));
-    else plain_rows<V, float>(arg, int64_t(mine.begin), int64_t(mine.end));
+    product<V>(w2, gated, arg.out, arg.out_stride, own, team, 1);
 }
 
 // Rows of a quantised matrix in float32: the embedding of tokens.
@@ -470,6 +431,10 @@ void rows_kernel(const RowsArguments& arg, const Team& team) {
                     const int64_t e = j % w.group;
                     const uint8_t both = p[64 + e / 4 * 64 + lane * 4 + e % 4];
                     code = int32_t(half ? both >> 4 : both & 15) - 8;
+                    if (w.bits == 6) {
+                        const uint8_t rest = p[64 + 16 * w.group + e / 8 * 64 + lane * 4 + e % 4];
+                        code += (rest >> (e / 4 % 2 * 4 + half * 2) & 3) * 16 - 24;
+                    }
                 }
                 out[at] = float(code) * scales[half * 16 + lane];
             }

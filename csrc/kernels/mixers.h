@@ -50,7 +50,7 @@ inline typename V::Floats silu(typename V::Floats x) {
     return V::div(x, V::add(one, V::exp(V::sub(V::floats(0), x))));
 }
 
-// out = silu(conv(x) + bias) over channels `first` to `last`; taps (d, K) oldest first; state (slots, K-1, d).
+// out = silu(conv(x) + bias) over channels `first` to `last`; taps (K, d) oldest first; state (slots, K-1, d).
 template <class V, class C>
 void causal_conv(const Sequences& seq, const float* x, int64_t stride, const float* taps, const float* bias, int64_t width,
                  C* state, int64_t d, float* out, int64_t first, int64_t last) {
@@ -58,11 +58,7 @@ void causal_conv(const Sequences& seq, const float* x, int64_t stride, const flo
     for (int64_t c = first; c < last; c += 16) {
         const int64_t count = least(16, last - c);
         typename V::Floats w[8], window[8];
-        for (int64_t k = 0; k < width; ++k) {
-            float column[16] = {};
-            for (int64_t i = 0; i < count; ++i) column[i] = taps[(c + i) * width + k];
-            w[k] = V::load(column);
-        }
+        for (int64_t k = 0; k < width; ++k) w[k] = some<V>(taps + k * d + c, count);
         const auto b = bias ? some<V>(bias + c, count) : V::floats(0);
         for (int64_t s = 0; s < seq.count; ++s) {
             C* held = state ? state + seq.slots[s] * past * d + c : nullptr;
@@ -214,6 +210,19 @@ void norm_kernel(const NormArguments& arg, const Team& team) {
         const int64_t at = int64_t(i) * arg.width;
         add_norm<V>(arg.hidden + at, arg.mixed ? arg.mixed + at : nullptr, arg.scale, arg.weight, arg.bias, arg.centred, arg.eps,
                     arg.width, arg.out + at);
+    }
+}
+
+template <class V>
+void gate_kernel(const GateArguments& arg, const Team& team) {
+    const Share mine = share(team, size_t(arg.width), 16);
+    for (int64_t row = 0; row < arg.m; ++row) {
+        const float *x = arg.x + row * arg.x_stride, *memory = arg.memory + row * arg.memory_stride;
+        float* out = arg.out + row * arg.width;
+        for (int64_t e = int64_t(mine.begin); e < int64_t(mine.end); e += 16) {
+            const int64_t count = least(16, arg.width - e);
+            put<V>(out + e, V::mul(some<V>(memory + e, count), silu<V>(some<V>(x + e, count))), count);
+        }
     }
 }
 

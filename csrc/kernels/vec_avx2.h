@@ -37,6 +37,19 @@ struct VAvx2 {
         return low({{_mm256_srli_epi16(x.at[0], 4), _mm256_srli_epi16(x.at[1], 4)}});
     }
     static Bytes whole(Bytes x) { return x; }
+    static Bytes six(Bytes both, bool upper, Bytes rest, int at) {  // where the loop is unrolled, the compiler chooses
+        both = upper ? high(both) : low(both);
+        for (int half = 0; half < 2; ++half) {
+            __m256i more = rest.at[half];
+            switch (at) {
+                case 0: more = _mm256_slli_epi16(more, 4); break;
+                case 2: more = _mm256_slli_epi16(more, 2); break;
+                case 6: more = _mm256_srli_epi16(more, 2); break;
+            }
+            both.at[half] = _mm256_or_si256(both.at[half], _mm256_and_si256(more, _mm256_set1_epi8(48)));
+        }
+        return both;
+    }
     static constexpr int32_t kZero8 = 128;
 
     using Four = __m256i;
@@ -51,8 +64,8 @@ struct VAvx2 {
         const __m256i ones = _mm256_set1_epi16(1);
         for (int half = 0; half < 2; ++half) {
             __m256i pairs;
-            if constexpr (Bits == 4) {
-                pairs = _mm256_maddubs_epi16(weights.at[half], act);  // at most 2 * 15 * 127: it never saturates
+            if constexpr (Bits < 8) {
+                pairs = _mm256_maddubs_epi16(weights.at[half], act);  // at most 2 * 63 * 127: it never saturates
                 sum.at[half] = _mm256_add_epi32(sum.at[half], _mm256_madd_epi16(pairs, ones));
             } else {
                 // 2 * 255 * 127 would saturate: even and odd bytes apart, in 16 bits.

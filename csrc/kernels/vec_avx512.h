@@ -27,6 +27,14 @@ struct VAvx512 {
     static Bytes low(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
     static Bytes high(Bytes x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
     static Bytes whole(Bytes x) { return x; }
+    static Bytes six(Bytes both, bool upper, Bytes rest, int at) {  // where the loop is unrolled, the compiler chooses
+        switch (at) {
+            case 0: rest = _mm512_slli_epi16(rest, 4); break;
+            case 2: rest = _mm512_slli_epi16(rest, 2); break;
+            case 6: rest = _mm512_srli_epi16(rest, 2); break;
+        }
+        return _mm512_or_si512(upper ? high(both) : low(both), _mm512_and_si512(rest, _mm512_set1_epi8(48)));
+    }
     static constexpr int32_t kZero8 = 128;
 
     using Four = __m512i;

@@ -43,7 +43,21 @@ struct VNeon {
         return x;
     }
 
-    // The dot product takes signed bytes only. Codes of 4 bits are small enough; those of 8 bits lose their zero here.
+    static Bytes six(Bytes both, bool upper, Bytes rest, int at) {  // where the loop is unrolled, the compiler chooses
+        both = upper ? high(both) : low(both);
+        for (int i = 0; i < 4; ++i) {
+            uint8x16_t more = rest.at[i];
+            switch (at) {
+                case 0: more = vshlq_n_u8(more, 4); break;
+                case 2: more = vshlq_n_u8(more, 2); break;
+                case 6: more = vshrq_n_u8(more, 2); break;
+            }
+            both.at[i] = vorrq_u8(both.at[i], vandq_u8(more, vdupq_n_u8(48)));
+        }
+        return both;
+    }
+
+    // The dot product takes signed bytes only. Codes of 4 and 6 bits are small enough; those of 8 bits lose their zero here.
     static constexpr int32_t kZero8 = 0;
     static Bytes whole(Bytes x) {
         for (auto& v : x.at) v = veorq_u8(v, vdupq_n_u8(128));

@@ -28,6 +28,11 @@ struct VPortable {
     static void store(uint8_t* p, Bytes x) { std::memcpy(p, x.at, 64); }
     static Bytes low(Bytes x) { for (auto& v : x.at) v &= 15; return x; }
     static Bytes high(Bytes x) { for (auto& v : x.at) v >>= 4; return x; }
+    // Codes of 6 bits: four in a nibble, and two in `rest`, from bit `at` on.
+    static Bytes six(Bytes both, bool upper, Bytes rest, int at) {
+        for (int i = 0; i < 64; ++i) both.at[i] = uint8_t((upper ? both.at[i] >> 4 : both.at[i] & 15) | ((rest.at[i] >> at & 3) << 4));
+        return both;
+    }
     // Codes of 8 bits as `dot` takes them, and what each is then too great by.
     static Bytes whole(Bytes x) { return x; }
     static constexpr int32_t kZero8 = 128;
@@ -36,7 +41,7 @@ struct VPortable {
     struct Four { int8_t at[4]; };
     static Four four(const int8_t* p, int j) { Four r; std::memcpy(r.at, p + 4 * j, 4); return r; }
 
-    // sum += four weights, from `low`, `high` or `whole`, times the four activations, in every lane.
+    // sum += four weights, from `low`, `high`, `six` or `whole`, times the four activations, in every lane.
     template <int Bits>
     static Ints dot(Ints sum, Bytes weights, Four a) {
         for (int lane = 0; lane < 16; ++lane)

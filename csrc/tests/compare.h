@@ -14,6 +14,7 @@
 
 #include "cpu.h"
 #include "pool.h"
+#include "tiles.h"
 
 namespace sambay {
 
@@ -195,7 +196,25 @@ inline std::map<std::string, Tally> tally;
 // Runs a kernel on the threads that there are now.
 template <class Kernel, class Arguments>
 void run(Kernel kernel, const Arguments& arguments) {
-    Pool::instance().run([&](const Team& team) { kernel(arguments, team); });
+    Pool::instance().run([&](const Team& team) {
+        want_emulation();
+        kernel(arguments, team);
+    });
+}
+
+// Instruction sets that run here, the one with tiles also where they must be emulated.
+inline const std::vector<Isa>& possible_sets() {
+    static const std::vector<Isa> possible = [] {
+        std::vector<Isa> some;
+        bool vectors = false;
+        for (const Isa& isa : instruction_sets()) {
+            const bool fine = isa.obstacle.empty() || (isa.name == "amx" && isa.table && vectors && emulate_tiles());
+            if (fine) some.push_back(isa);
+            if (isa.name == "avx512") vectors = fine;
+        }
+        return some;
+    }();
+    return possible;
 }
 
 // `one(kernel, threads)` makes outputs, runs the kernel and returns its results; inputs are the same every time.
@@ -207,8 +226,8 @@ void check(Kernel KernelTable::*entry, const std::string& what, One one) {
     const std::vector<Result> expected = one(table_portable()->*entry, 1);
     for (int threads : {1, 2, 5}) {
         Pool::instance().set_threads(threads);
-        for (const Isa& isa : instruction_sets()) {
-            if (!isa.obstacle.empty() || !(isa.table->*entry)) continue;
+        for (const Isa& isa : possible_sets()) {
+            if (!(isa.table->*entry)) continue;
             run_name = isa.name + " on " + std::to_string(threads) + (threads == 1 ? " thread" : " threads");
             compare(one(isa.table->*entry, threads), expected);
             tally[isa.name].kernels.insert(kernel_name);

@@ -115,19 +115,25 @@ static void product(int64_t m, int64_t rows, int64_t k, int64_t bits, int64_t gr
               const Buffer<uint8_t> scratch(linear_bytes(m, w.packed, threads), 0);
               run(kernel, LinearArguments{w.packed, x.data(), m, in.stride, out.data(), out_layout.stride, scratch.data()});
               scratch.guards("scratch");
+              for (int64_t row : {int64_t(0), m - 1}) {  // the same to the bit, whatever stands beside it
+                  const Buffer<float> alone(rows);
+                  run(kernel, LinearArguments{w.packed, x.data() + row * in.stride, 1, in.stride, alone.data(), rows, scratch.data()});
+                  if (std::memcmp(alone.data(), out.data() + row * out_layout.stride, size_t(rows) * 4) != 0)
+                      fail("row " + std::to_string(row) + " by itself gives something else");
+              }
               return Results{out.result("out", bound, out_layout)};
           });
 }
 
 static void test_linear() {
-    for (int64_t bits : {4, 8}) {
+    for (int64_t bits : {4, 6, 8}) {
         for (Numbers numbers : {Numbers::random, Numbers::whole})
-            for (int64_t m : {1, 2, 3, 4, 5, 9, 16, 23, 24, 31}) {
+            for (int64_t m : {1, 2, 4, 5, 7, 9, 16, 17, 31, 66}) {
                 product(m, 5, 7, bits, 32, numbers);
                 product(m, 37, 100, bits, 64, numbers);
                 product(m, 150, 300, bits, 128, numbers);  // more panels than are unpacked at once
             }
-        for (int64_t m : {1, 9, 25}) {
+        for (int64_t m : {1, 9, 25, 70}) {
             product(m, 33, 1024, bits, 32, Numbers::extreme);
             product(m, 33, 2700, bits, 32, Numbers::random);  // more k than are unpacked at once
         }
@@ -138,8 +144,8 @@ static void test_linear() {
 static void test_mlp() {
     const struct { int64_t inner, k, rows, group; } shapes[] = {{48, 64, 16, 32}, {33, 100, 21, 64}, {100, 40, 150, 128}};
     for (const auto& [inner, k, rows, group] : shapes)
-        for (int64_t bits : {4, 8})
-            for (int64_t m : {1, 2, 3, 9, 25})
+        for (int64_t bits : {4, 6, 8})
+            for (int64_t m : {1, 2, 3, 9, 25, 70})
                 for (bool open : {true, false}) {
                     const Numbers numbers = open ? Numbers::whole : Numbers::random;
                     const Weights fc1 = weights(2 * inner, k, bits, group, numbers), fc2 = weights(rows, inner, bits, group, Numbers::random);
@@ -162,7 +168,7 @@ static void test_mlp() {
 }
 
 static void test_embedding_rows() {
-    for (int64_t bits : {4, 8})
+    for (int64_t bits : {4, 6, 8})
         for (int64_t group : {32, 64, 128}) {
             const Weights w = weights(37, 100, bits, group, Numbers::random);
             const Buffer<int64_t> rows{0, 36, 15, 16, 16, 31, 7};
@@ -177,13 +183,15 @@ static void test_embedding_rows() {
 // ---- plain products and norms -------------------------------------------------------------------------------------------
 
 template <class C>
-static void plain_product(int64_t m, int64_t rows, int64_t k) {
+static void plain_product(int64_t m, int64_t rows, int64_t k, bool biased) {
     const Buffer<C> weight = Buffer<C>(rows * k).fill();
+    const Buffer<float> bias = Buffer<float>(rows).fill();
     const Rows in{k, k + 5}, out_layout{rows, rows + 3};
     const Buffer<float> x = random_rows(m, in);
-    check(&KernelTable::plain_linear, shape("m", m, "rows", rows, "k", k, "bytes", sizeof(C)), [&](auto kernel, int) {
+    check(&KernelTable::plain_linear, shape("m", m, "rows", rows, "k", k, "bytes", sizeof(C), "bias", biased), [&](auto kernel, int) {
         const Buffer<float> out(out_layout.size(m));
-        run(kernel, PlainArguments{weight.data(), sizeof(C) == 2, rows, k, x.data(), m, in.stride, out.data(), out_layout.stride});
+        run(kernel, PlainArguments{weight.data(), sizeof(C) == 2, biased ? bias.data() : nullptr, rows, k, x.data(), m, in.stride,
+                                   out.data(), out_layout.stride});
         return Results{out.result("out", kSums, out_layout)};
     });
 }
@@ -191,9 +199,46 @@ static void plain_product(int64_t m, int64_t rows, int64_t k) {
 static void test_plain_linear() {
     const struct { int64_t rows, k; } shapes[] = {{5, 3}, {16, 160}, {193, 70}, {4, 48}, {9, 16}, {7, 33}};
     for (const auto& [rows, k] : shapes)
-        for (int64_t m : {1, 3}) {
-            plain_product<float>(m, rows, k);
-            plain_product<uint16_t>(m, rows, k);
+        for (int64_t m : {1, 3, 8, 50}) {
+            plain_product<float>(m, rows, k, m % 2);
+            plain_product<uint16_t>(m, rows, k, m % 3 == 0);
+        }
+}
+
+static void test_lookup() {
+    for (int64_t k : {3, 64}) {
+        const Buffer<float> weight = Buffer<float>(7 * k).fill();
+        Buffer<int64_t> rows(4);
+        for (int64_t i = 0; i < 4; ++i) rows[i] = 5 * (i + 1) % 7;
+        check(&KernelTable::lookup, shape("k", k), [&](auto kernel, int) {
+            const Buffer<float> out(4 * k);
+            run(kernel, LookupArguments{weight.data(), rows.data(), 4, k, out.data()});
+            return Results{out.result("out", kExact)};
+        });
+    }
+}
+
+static void test_scale() {
+    for (int64_t count : {3, 16, 33, 100}) {
+        const Buffer<float> x = Buffer<float>(count).fill();
+        check(&KernelTable::scale, shape("count", count), [&](auto kernel, int) {
+            const Buffer<float> out(count);
+            run(kernel, ScaleArguments{count, x.data(), 0.3f, out.data()});
+            return Results{out.result("out", kExact)};
+        });
+    }
+}
+
+static void test_gate() {
+    for (int64_t width : {3, 16, 33, 100})
+        for (int64_t m : {1, 6}) {
+            const Rows in{width, 2 * width + 1}, held{width, width + 2};
+            const Buffer<float> x = random_rows(m, in), memory = random_rows(m, held);
+            check(&KernelTable::gate, shape("m", m, "width", width), [&](auto kernel, int) {
+                const Buffer<float> out(m * width);
+                run(kernel, GateArguments{m, width, x.data(), in.stride, memory.data(), held.stride, out.data()});
+                return Results{out.result("out", kSums)};
+            });
         }
 }
 
@@ -529,7 +574,7 @@ static void test_choose() {
                     const Buffer<int64_t> token(1);
                     // One thread alone calls it.
                     kernel(ChooseArguments{logits.data(), vocab, rule.temperature, least(rule.top_k, vocab), rule.top_p, rule.min_p,
-                                           draw, scratch.data(), token.data()}, Team{0, 1, nullptr, nullptr});
+                                           draw, scratch.data(), token.data()}, Team{0, 1, nullptr, nullptr, nullptr});
                     scratch.guards("scratch");
                     return Results{token.result("token", kExact)};
                 });
@@ -546,7 +591,7 @@ static void test_top_logprobs() {
                 const Buffer<int64_t> rank(1), tokens(some + 1);
                 const Buffer<double> logprobs(some + 1);
                 kernel(TopLogprobsArguments{logits.data(), vocab, chosen, some, scratch.data(), rank.data(), tokens.data(),
-                                            logprobs.data()}, Team{0, 1, nullptr, nullptr});
+                                            logprobs.data()}, Team{0, 1, nullptr, nullptr, nullptr});
                 scratch.guards("scratch");
                 return Results{rank.result("rank", kExact), tokens.result("tokens", kExact), logprobs.result("logprobs", 1e-6)};
             });

@@ -132,7 +132,7 @@ static void shares() {
         for (int count = 1; count <= 7; ++count) {
             size_t end = 0;
             for (int thread = 0; thread < count; ++thread) {
-                const Share one = share(Team{thread, count, nullptr, nullptr}, total, 32);
+                const Share one = share(Team{thread, count, nullptr, nullptr, nullptr}, total, 32);
                 CHECK(one.begin == end && one.begin <= one.end && (one.end % 32 == 0 || one.end == total));
                 end = one.end;
             }

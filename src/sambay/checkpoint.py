@@ -152,14 +152,16 @@ def load_weights(
         _check({disk: shape for disk, (_, shape) in wanted.items()}, stored, directory)
         if tied_head is not None:
             _check_tied_head(tied_head, stored[_EMBEDDING])
+        kept = {f"{name}.weight" for name, one in model.named_modules() if getattr(one, "as_stored", False)}
         dtypes = _DTYPES | _PACKED
         sizes = {name: dtypes[found.dtype].itemsize * math.prod(found.shape) for name, found in stored.items()}
         total, done = sum(sizes.values()), 0
         state = {}
         for disk, found in stored.items():
-            tensor = found.read()
-            packed = disk.endswith(_SUFFIX)  # codes stay as they are
-            state[wanted[disk][0]] = tensor.to(device, tensor.dtype if packed else chosen or tensor.dtype)
+            tensor, name = found.read(), wanted[disk][0]
+            # Codes stay as they are.
+            stays = disk.endswith(_SUFFIX) or (name in kept and tensor.dtype is torch.bfloat16)
+            state[name] = tensor.to(device, tensor.dtype if stays else chosen or tensor.dtype)
             done += sizes[disk]
             if progress is not None:
                 progress(done, total)

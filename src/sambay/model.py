@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sambay import checkpoint, hub
@@ -29,9 +28,11 @@ from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import PromptError
 from sambay.kv import cache_dtype_of
+from sambay.layers import Embedding, Linear, is_plain, project_rows
 from sambay.ops import backend as ops
+from sambay.ops.programs import Programs
 from sambay.quant import stored as quantised
-from sambay.quant.linear import QuantEmbedding, is_plain, packed_matrices, project, project_rows
+from sambay.quant.linear import QuantEmbedding, packed_matrices
 from sambay.state import PAGE_SIZE, LayerState, StatePool
 
 __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
@@ -53,13 +54,13 @@ class Mamba(nn.Module):
         super().__init__()
         h, d, n, r = config.hidden_size, config.d_inner, config.mamba_d_state, config.mamba_dt_rank
         self.sizes = (r, n, n)
-        self.in_proj = nn.Linear(h, 2 * d, bias=config.mamba_proj_bias)
+        self.in_proj = Linear(h, 2 * d, bias=config.mamba_proj_bias)
         self.conv1d = nn.Conv1d(d, d, config.mamba_d_conv, groups=d, bias=config.mamba_conv_bias)
-        self.x_proj = nn.Linear(d, r + 2 * n, bias=False)
-        self.dt_proj = nn.Linear(r, d)
+        self.x_proj = Linear(d, r + 2 * n, bias=False)
+        self.dt_proj = Linear(r, d)
         self.A_log = nn.Parameter(torch.empty(d, n))
         self.D = nn.Parameter(torch.empty(d))
-        self.out_proj = nn.Linear(d, h, bias=config.mamba_proj_bias)
+        self.out_proj = Linear(d, h, bias=config.mamba_proj_bias)
         self.derived = ops.Derived()
 
     def reset_parameters(self, generator: torch.Generator | None) -> None:
@@ -86,16 +87,15 @@ class Mamba(nn.Module):
         u, z = self.in_proj(x).chunk(2, dim=-1)
         conv, held = self.conv1d, (None, None) if state is None else (state.conv, state.ssm)
         u = ops.causal_conv(u, conv.weight, conv.bias, batch, held[0], self.derived)
-        dt, b, c = project(self.x_proj, u).split(self.sizes, dim=-1)
+        dt, b, c = self.x_proj(u).split(self.sizes, dim=-1)
         step, bias = self._step(dt)
         gated, y = ops.selective_scan(u, step, bias, self.A_log, b, c, self.D, z, batch, held[1], self.derived)
         return self.out_proj(gated), y
 
     def _step(self, dt: Tensor) -> tuple[Tensor, Tensor | None]:
         """(N, r) -> (N, d) step sizes before softplus, and the bias that is still to be added, or None."""
-        if is_plain(self.dt_proj):
-            return project(self.dt_proj, dt, bias=False), self.dt_proj.bias
-        return self.dt_proj(dt), None
+        plain = is_plain(self.dt_proj)
+        return (ops.linear(dt, self.dt_proj.weight, None), self.dt_proj.bias) if plain else (self.dt_proj(dt), None)
 
 
 class Attention(nn.Module):
@@ -118,8 +118,8 @@ class Attention(nn.Module):
         self.q_size, self.kv_size = self.shape.heads * width, self.shape.kv_heads * width
         self.derived = ops.Derived()
         out = self.q_size + (0 if role is LayerRole.CROSS else 2 * self.kv_size)
-        self.Wqkv = nn.Linear(config.hidden_size, out, bias=config.attention_bias)
-        self.out_proj = nn.Linear(self.q_size, config.hidden_size, bias=config.attention_bias)
+        self.Wqkv = Linear(config.hidden_size, out, bias=config.attention_bias)
+        self.out_proj = Linear(self.q_size, config.hidden_size, bias=config.attention_bias)
         self.differential = config.differential_attention
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * layer)
         if self.differential:
@@ -197,13 +197,12 @@ class GatedMemoryUnit(nn.Module):
 
     def __init__(self, config: SambaYConfig) -> None:
         super().__init__()
-        self.in_proj = nn.Linear(config.hidden_size, config.d_inner, bias=config.mamba_proj_bias)
-        self.out_proj = nn.Linear(config.d_inner, config.hidden_size, bias=config.mamba_proj_bias)
+        self.in_proj = Linear(config.hidden_size, config.d_inner, bias=config.mamba_proj_bias)
+        self.out_proj = Linear(config.d_inner, config.hidden_size, bias=config.mamba_proj_bias)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """(R, h) hidden states and (R, d) memory of the same tokens -> (R, h)."""
-        out: Tensor = self.out_proj(memory * F.silu(self.in_proj(x)))
-        return out
+        return cast("Tensor", self.out_proj(ops.gate(self.in_proj(x), memory)))
 
 
 class MLP(nn.Module):
@@ -215,8 +214,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: SambaYConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.fc1 = Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, h) -> (N, h)."""
@@ -224,8 +223,7 @@ class MLP(nn.Module):
         if packed is not None and ops.served_natively(x):
             return ops.packed_mlp(x, *packed)
         gate, up = self.fc1(x).chunk(2, dim=-1)
-        out: Tensor = self.fc2(up * F.silu(gate))
-        return out
+        return cast("Tensor", self.fc2(ops.gate(gate, up)))
 
 
 class Block(nn.Module):
@@ -250,11 +248,6 @@ class Block(nn.Module):
             self.mixer = Attention(config, layer, role)
         self.mlp_norm = _norm(config.hidden_size, config)
         self.mlp = MLP(config)
-
-    def normed(self, hidden: Tensor) -> Tensor:
-        """The mixer's input, in the dtype of the weights: (N, h) float32 -> (N, h)."""
-        normed: Tensor = self.mixer_norm(hidden.to(self.mixer_norm.weight.dtype))
-        return normed
 
     def add(self, hidden: Tensor, mixed: Tensor, after: nn.Module) -> tuple[Tensor, Tensor]:
         """Add the mixer's output (N, h), then the MLP's, to the residual stream (N, h) float32, which goes on.
@@ -288,9 +281,9 @@ class Head(nn.Module):
     def forward(self, x: Tensor, embedding: nn.Module) -> Tensor:
         """(R, h) and the embedding of the model, whose matrix a tied head shares -> (R, vocab)."""
         if self.weight is None and isinstance(embedding, QuantEmbedding):
-            logits = embedding.logits(x)
-            return logits if self.bias is None else logits + self.bias
-        return F.linear(x, embedding.weight if self.weight is None else self.weight, self.bias)  # type: ignore[arg-type]  # a Tensor
+            return embedding.logits(x, self.bias)
+        weight = cast("Tensor", embedding.weight) if self.weight is None else self.weight
+        return ops.linear(x, weight, self.bias)
 
 
 LayerRunner = Callable[..., Any]
@@ -314,9 +307,10 @@ class SambaY(nn.Module):
         super().__init__()
         self.config = config
         self._cache_dtype: torch.dtype | None = None
+        self._programs = Programs()
         device = torch.get_default_device()
         with torch.device("meta"):  # the stock initialisation would be thrown away
-            self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.embedding: nn.Embedding = Embedding(config.vocab_size, config.hidden_size)
             self.layers = nn.ModuleList(Block(config, i, role) for i, role in enumerate(config.layer_plan()))
             self.final_norm = _norm(config.hidden_size, config)
             self.lm_head = Head(config)
@@ -505,10 +499,16 @@ class SambaY(nn.Module):
             kind = self.device.type
             mixed = (torch.get_autocast_dtype(kind),) if torch.is_autocast_enabled(kind) else ()
             state.check(self.config, (self.dtype, *mixed), self.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
+
+        def compute(batch: Batch) -> Tensor:
             # The residual stream is written over: it must be our own.
             hidden = self.embedding(batch.input_ids).float() if embeddings is None else embeddings.float().clone()
             return self._run(hidden, batch, state, runner or _plainly, hidden_states)
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
+            if state is None or embeddings is not None or runner is not None or hidden_states is not None:
+                return compute(batch)
+            return self._programs.run(self, batch, state, compute)
 
     def _run(
         self,
@@ -520,7 +520,7 @@ class SambaY(nn.Module):
     ) -> Tensor:
         """The architecture as the paper's figure draws it."""
         memory = view = None
-        normed = cast("Block", self.layers[0]).normed(hidden)
+        normed = ops.add_norm(hidden, None, 0.0, cast("Block", self.layers[0]).mixer_norm)[1]
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
             if hidden_states is not None:
@@ -548,7 +548,7 @@ class SambaY(nn.Module):
         if hidden_states is not None:
             hidden_states.append(normed)
         logits: Tensor = self.lm_head(normed, self.embedding)
-        return logits if self.config.logits_multiplier == 1 else logits * self.config.logits_multiplier
+        return logits if self.config.logits_multiplier == 1 else ops.scale(logits, self.config.logits_multiplier)
 
     @classmethod
     def from_pretrained(

@@ -49,7 +49,7 @@ def test_an_embedding_of_its_own_is_only_looked_up(untied):
 
 
 def test_packed_weights(packed):
-    """4 bits in groups of 32: 64 + 512 bytes for 16 rows and 64 columns; 8 bits in groups of 128: 64 + 4096 for 256."""
+    """4 bits in groups of 32: 64 + 512 bytes for 16 rows and 64 columns; 6 bits in groups of 128: 64 + 3072 for 256."""
 
     def matrix(rows, columns):
         assert rows % 16 == 0
@@ -57,10 +57,10 @@ def test_packed_weights(packed):
 
     body = 3 * (matrix(256, 64) + matrix(64, 128)) + 3 * (matrix(128, 64) + matrix(64, 64)) + 2 * matrix(64, 64)
     body += matrix(128, 64) + matrix(64, 128) + 8 * (matrix(320, 64) + matrix(64, 160))
-    head = 512 // 16 * 4160
+    head = 512 // 16 * 3136
     small = 3 * (128 * 4 + 128 + 128 * 20 + 4 * 128 + 128 + 128 * 8 + 128)
     small += 3 * (128 + 64) + (64 + 64) + 4 * LAMBDAS + NORMS
-    assert step_traffic(packed, 2, 0).weights == body + head + 4 * small + 2 * (4160 // 16)
+    assert step_traffic(packed, 2, 0).weights == body + head + 4 * small + 2 * (3136 // 16)
 
 
 def test_states_have_the_dtype_of_the_model(tiny):

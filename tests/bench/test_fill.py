@@ -64,7 +64,7 @@ def test_a_step_is_the_same_on_the_kernels(packed, monkeypatch, batch, depth):
     def look(q, view, heads, look=ops.shared_attention):
         nonlocal looks
         looks += 1
-        seen.append((view.seen.tolist(), view.table_start.tolist(), view.pages.tolist(), view.tiles.keys.shape))
+        seen.append((*(x.tolist() for x in view.places[2:]), view.tiles.keys.shape))
         return look(q, view, heads)
 
     def slide(q, k, v, heads, batch, window, state, slide=ops.window_attention):

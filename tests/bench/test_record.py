@@ -88,7 +88,7 @@ def test_the_bundled_model():
     ("model", "kind", "words"),
     [
         ("random:huge", ConfigError, "there is no preset 'huge'"),
-        ("random:tiny:3", ConfigError, "random:tiny:3 asks for weights of '3' bits: choose 4 or 8"),
+        ("random:tiny:3", ConfigError, "random:tiny:3 asks for weights of '3' bits: choose 4, 6 or 8"),
         ("phi4-mini-flash", CheckpointError, "is a preset, which has no weights: random:phi4-mini-flash makes"),
         ("./nowhere", CheckpointError, "does not exist"),
     ],

@@ -32,7 +32,7 @@ def test_each_line_is_a_turn(chat, tmp_path):
     result = chat("What is 3 + 4?", "", "And halved?", f"/save {tmp_path / 'x.json'}", options=["--system", "be brief"])
     messages = saved(tmp_path / "x.json")
     assert [role for role, _ in messages] == ["system", "user", "assistant", "user", "assistant"]
-    assert result.out == "".join(f"{text}\n" for role, text in messages if role == "assistant")
+    assert result.out == "".join(f"{text}\n" for role, text in messages if role == "assistant" and text)
     assert len(re.findall(r"\[5 tokens, [0-9.]+ tokens/s, first after [0-9.]+ s, cut at max_tokens\]", result.err)) == 2
 
 

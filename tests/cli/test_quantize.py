@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sambay.model import SambaY
+from sambay.quant.formats import HEAD_FORMAT, QuantFormat
 
 
 def check(result, words, status=1):
@@ -70,10 +71,17 @@ def test_random_weights(sambay, tmp_path):
     assert SambaY.from_pretrained(tmp_path / "a")(torch.arange(5)).isfinite().all()
 
 
+def test_the_usual_formats(sambay, checkpoint, tmp_path):
+    assert sambay("quantize", checkpoint, "-o", tmp_path / "out").status == 0
+    found = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert QuantFormat(found["head_bits"], found["head_group"]) == HEAD_FORMAT
+    assert (found["bits"], found["group"]) == (4, 32)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--bits", "3"], "bits is 3: it must be one of 4, 8"),
+        (["--bits", "3"], "bits is 3: it must be one of 4, 6, 8"),
         (["--group", "16"], "group is 16"),
         (["--method", "awq"], "method is 'awq': it must be one of rtn, mse, gptq"),
         (["--method", "gptq"], "give a file with --calibration"),

@@ -272,7 +272,7 @@ def test_a_number_that_is_none_stays_so():
     assert y[:20].isfinite().all()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("count", [1, 9, 30])
 def test_activations_that_are_no_numbers_stay_so(bits, count):
     format = QuantFormat(bits, 32)
@@ -298,7 +298,7 @@ def test_step_sizes_of_any_size():
     assert (y[~fine].abs() < 1e-35).all()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize(("rows", "k"), [(37, 100), (64, 256), (200, 192), (1, 1), (16, 2700)])
 def test_packed_product(bits, group, rows, k):
@@ -347,10 +347,22 @@ def test_threads_change_nothing(threads):
 @pytest.mark.parametrize("dtype", [torch.float32])
 @pytest.mark.parametrize(("rows", "k"), [(5, 3), (16, 160), (193, 70), (4, 48)])
 def test_plain_linear(dtype, rows, k):
-    weight = torch.randn(rows, k).to(dtype)
-    for count in (1, 3, 8):
-        x = torch.randn(count, k + 5)[:, :k]
-        assert error(backend.plain_linear(x, weight), F.linear(x, weight.float())) < BOUND
+    weight, bias = torch.randn(rows, k).to(dtype), torch.randn(rows)
+    x = torch.randn(300, k + 5)[:, :k]
+    every = backend.linear(x, weight, bias)
+    assert error(every, F.linear(x, weight.float(), bias)) < BOUND
+    for count in (1, 3, 8, 131):  # what a row gets does not depend on those beside it
+        assert torch.equal(backend.linear(x[:count], weight, bias), every[:count])
+    assert error(backend.linear(x[:3], weight, None), F.linear(x[:3], weight.float())) < BOUND
+    assert torch.equal(backend.linear(x.unflatten(0, (3, 100)), weight, bias).flatten(0, 1), every)
+
+
+def test_lookup_and_scale():
+    weight, rows = torch.randn(7, 20), torch.tensor([3, 0, 6, 3])
+    assert torch.equal(backend.lookup(weight, rows), weight[rows])
+    assert torch.equal(backend.scale(weight, 0.25), weight * 0.25)
+    x = torch.randn(5, 64)[:, :33]
+    assert error(backend.gate(x, 2 * x), 2 * x * F.silu(x)) < BOUND
 
 
 def test_what_the_kernels_do_not_serve_is_plain_torch():

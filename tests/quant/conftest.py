@@ -22,6 +22,7 @@ VARIANTS = {
         "tie_word_embeddings": False,
     },
     "biases": {"tie_word_embeddings": False, "lm_head_bias": True, "mamba_proj_bias": True, "mlp_bias": True},
+    "wide heads": {"head_dim": 16},
     "tied with a bias": {"lm_head_bias": True, "logits_multiplier": 0.5},
 }  # fmt: skip
 

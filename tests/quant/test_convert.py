@@ -16,7 +16,7 @@ from sambay.model import SambaY
 from sambay.quant import convert, stored
 from sambay.quant.calibrate import Calibration
 from sambay.quant.convert import quantize, random_quantised
-from sambay.quant.formats import QuantFormat, dequantise, unpack
+from sambay.quant.formats import HEAD_FORMAT, QuantFormat, dequantise, unpack
 from sambay.quant.rounding import quantise as round_weights
 from sambay.quant.rounding import weight_error
 
@@ -79,7 +79,7 @@ def test_every_matrix_is_the_rounded_original(random_model, directories):
                 assert torch.equal(file.get_tensor(name), original[memory])
                 continue
             weight = original[memory.removesuffix("packed") + "weight"]
-            format = QuantFormat(8, 128) if memory == "embedding.packed" else QuantFormat(4, 32)
+            format = HEAD_FORMAT if memory == "embedding.packed" else QuantFormat(4, 32)
             expected = round_weights(weight, format, "mse").weights()
             assert torch.equal(dequantise(file.get_tensor(name), format, *weight.shape), expected)
 
@@ -87,7 +87,7 @@ def test_every_matrix_is_the_rounded_original(random_model, directories):
 def test_the_config_says_so(directories):
     values = json.loads((directories() / "config.json").read_text())
     assert values["quantization_config"] == {
-        "quant_method": "sambay", "version": 1, "method": "mse", "bits": 4, "group": 32, "head_bits": 8,
+        "quant_method": "sambay", "version": 1, "method": "mse", "bits": 4, "group": 32, "head_bits": 6,
         "head_group": 128,
     }  # fmt: skip
     assert values["torch_dtype"] == "float32"
@@ -255,7 +255,7 @@ def test_a_full_directory_is_refused_before_the_work(random_model, tmp_path, mon
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"bits": 5}, "bits is 5: it must be one of 4, 8"),
+        ({"bits": 5}, "bits is 5: it must be one of 4, 6, 8"),
         ({"group": 48}, "group is 48: it must be one of 32, 64, 128"),
         ({"head_bits": 2}, "bits is 2"),
         ({"method": "awq"}, "method is 'awq'"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sambay.errors import ConfigError
 from sambay.quant.formats import QuantFormat, dequantise, pack, packed_nbytes, packed_shape, unpack
 
-formats = st.builds(QuantFormat, st.sampled_from([4, 8]), st.sampled_from([32, 64, 128]))
+formats = st.builds(QuantFormat, st.sampled_from([4, 6, 8]), st.sampled_from([32, 64, 128]))
 sizes = st.tuples(st.integers(1, 50), st.integers(1, 300))
 
 
@@ -34,11 +34,16 @@ def by_the_book(codes, scales, format):
             mine = u[16 * panel : 16 * panel + 16, 2 * g * block : 2 * g * (block + 1)]
             for half in (0, 1):
                 out += s[16 * panel : 16 * panel + 16, 2 * block + half].tobytes()
-            for j in range(g // 4 if format.bits == 4 else g // 2):
+            for j in range(g // 2 if format.bits == 8 else g // 4):
                 for r in range(16):
                     for i in range(4):
                         low = int(mine[r, 4 * j + i])
-                        out.append(low | int(mine[r, g + 4 * j + i]) << 4 if format.bits == 4 else low)
+                        out.append(low if format.bits == 8 else low & 15 | (int(mine[r, g + 4 * j + i]) & 15) << 4)
+            for j in range(g // 8 if format.bits == 6 else 0):
+                for r in range(16):
+                    for i in range(4):
+                        places = (8 * j + i, g + 8 * j + i, 8 * j + 4 + i, g + 8 * j + 4 + i)
+                        out.append(sum((int(mine[r, place]) >> 4) << 2 * at for at, place in enumerate(places)))
     return bytes(out)
 
 
@@ -87,7 +92,7 @@ def test_padding_is_zero():
 @pytest.mark.parametrize(
     ("bits", "group", "words"),
     [
-        (3, 32, "bits is 3: it must be one of 4, 8"),
+        (3, 32, "bits is 3: it must be one of 4, 6, 8"),
         (4, 16, "group is 16: it must be one of 32, 64, 128"),
         (True, 32, "bits is True"),
         ("4", 32, "bits is '4'"),

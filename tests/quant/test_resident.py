@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sambay.engine import LLM, SamplingParams
+from sambay.layers import Linear
 from sambay.model import SambaY
 from sambay.ops import native
 from sambay.quant import resident
@@ -27,7 +28,9 @@ def test_a_copy_is_the_same_model(directories, variant):
         before = model(ids)
         assert make_resident(model, True, lambda *done: seen.append(done))
         assert torch.equal(model(ids), before)
-    assert len(seen) == len(packed(model)) > 20
+    plain = [module.weight for module in model.modules() if isinstance(module, Linear)]
+    assert len(seen) == len(packed(model)) + len(plain) > 20
+    assert len({one.untyped_storage().data_ptr() for one in plain}) == 1
     assert seen[-1][0] == seen[-1][1]
     starts = set()
     for (name, new), old in zip(packed(model).items(), packed(other).values(), strict=True):

@@ -9,7 +9,7 @@ from sambay.errors import ConfigError
 from sambay.quant.formats import QuantFormat
 from sambay.quant.rounding import METHODS, output_error, quantise, weight_error
 
-formats = st.builds(QuantFormat, st.sampled_from([4, 8]), st.sampled_from([32, 64, 128]))
+formats = st.builds(QuantFormat, st.sampled_from([4, 6, 8]), st.sampled_from([32, 64, 128]))
 
 
 def gaussian(*shape, seed=0):
@@ -60,7 +60,7 @@ def test_errors_on_a_gaussian_matrix(bits, bounds):
     assert mse < bounds[1]
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 def test_feedback_on_correlated_inputs(bits):
     weight, inputs = gaussian(70, 200), correlated(400, 200)
     hessian = inputs.T @ inputs

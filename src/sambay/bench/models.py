@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
 from sambay.ops.backend import rest_torch
 from sambay.quant.convert import random_quantised
-from sambay.quant.formats import BITS, QuantFormat
+from sambay.quant.formats import BITS, HEAD_FORMAT, QuantFormat
 from sambay.quant.resident import make_resident
 from sambay.quant.stored import is_quantised
 
@@ -89,7 +88,9 @@ def locate(model: str | None, progress: Callable[[int, int], None] | None = None
     if model.startswith(_RANDOM):
         name, _, digits = model.removeprefix(_RANDOM).partition(":")
         if digits not in ("", *map(str, BITS)):
-            raise ConfigError(f"{model} asks for weights of {digits!r} bits: choose 4 or 8, such as {_RANDOM}{name}:4")
+            raise ConfigError(
+                f"{model} asks for weights of {digits!r} bits: choose 4, 6 or 8, such as {_RANDOM}{name}:4"
+            )
         return _random(name, int(digits or 4), progress)
     if model in PRESETS and not Path(model).is_dir():
         raise CheckpointError(f"{model} is a preset, which has no weights: {_RANDOM}{model} makes random ones")
@@ -97,12 +98,11 @@ def locate(model: str | None, progress: Callable[[int, int], None] | None = None
 
 
 def _random(name: str, bits: int, progress: Callable[[int, int], None] | None) -> Path:
-    # The kernels compute in float32, and what is not quantised is small.
-    config = dataclasses.replace(preset(name), torch_dtype="float32")
-    mark = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
-    directory = cache_directory() / "random" / f"{name}-{bits}bit-{mark}"
+    config, body = preset(name), QuantFormat(bits, _GROUP)
+    made_of = json.dumps([config.to_dict(), str(body), str(HEAD_FORMAT)], sort_keys=True)
+    directory = cache_directory() / "random" / f"{name}-{bits}bit-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
     if not (directory / "config.json").is_file():
-        random_quantised(config, QuantFormat(bits, _GROUP), directory, _SEED, progress=progress)
+        random_quantised(config, body, directory, _SEED, progress=progress)
     return directory
 
 

@@ -1,4 +1,4 @@
-"""`sambay quantize`: weights of 4 or 8 bits, and what that costs."""
+"""`sambay quantize`: weights of 4, 6 or 8 bits, and what that costs."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def quantize(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The new directory.", show_default=False)
     ] = None,
-    bits: Annotated[int, typer.Option(help="Of a weight of the layers: 4 or 8.")] = 4,
+    bits: Annotated[int, typer.Option(help="Of a weight of the layers: 4, 6 or 8.")] = 4,
     group: Annotated[int, typer.Option(help="Weights that share a scale: 32, 64 or 128.")] = 32,
-    head_bits: Annotated[int, typer.Option(help="Of the embedding and the head: 4 or 8.")] = 8,
+    head_bits: Annotated[int, typer.Option(help="Of the embedding and the head: 4, 6 or 8.")] = 6,
     head_group: Annotated[int, typer.Option(help="The same as --group, of the embedding and the head.")] = 128,
     method: Annotated[
         str, typer.Option(help="rtn: to nearest; mse: least error of the weights; gptq: least error on text.")
@@ -81,7 +81,7 @@ def quantize(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as one JSON object.")] = False,
     threads: options.Threads = None,
 ) -> None:
-    """Make a checkpoint with weights of 4 or 8 bits, which every command then takes as its model.
+    """Make a checkpoint with weights of 4, 6 or 8 bits, which every command then takes as its model.
 
     The original is read tensor by tensor, so a model that does not fit in memory can be quantised.
     """

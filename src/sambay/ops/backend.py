@@ -35,7 +35,11 @@ __all__ = [
     "add_norm",
     "causal_conv",
     "choose",
+    "gate",
+    "linear",
+    "lookup",
     "rest_torch",
+    "scale",
     "selective_scan",
     "served_natively",
     "shared_attention",
@@ -151,7 +155,7 @@ def causal_conv(
     if served_natively(x) and 2 <= weight.shape[2] <= 8 and (state is None or _fits(state.inputs)):
         sources = (weight,) if bias is None else (weight, bias)
         taps, offset = derived.get(
-            "conv", sources, lambda: (_float(weight[:, 0]), None if bias is None else _float(bias))
+            "conv", sources, lambda: (_float(weight[:, 0].t()), None if bias is None else _float(bias))
         )
         return native_ops.causal_conv(x, taps, offset, batch, state)
     return F.silu(reference.causal_conv(x, weight[:, 0], bias, batch, state))
@@ -212,18 +216,36 @@ def selective_scan(
     return y * F.silu(z), y
 
 
-FEW_ROWS = 8
-"""Up to so many rows of activations a product with plain weights is bound by memory."""
+def gate(x: Tensor, memory: Tensor) -> Tensor:
+    """`memory * silu(x)`: (R, d) each -> (R, d)."""
+    if served_natively(x) and memory.dtype is torch.float32:
+        return native_ops.gate(x, memory)
+    return memory * F.silu(x)
 
 
-def few_rows(x: Tensor, weight: Tensor) -> bool:
-    """Whether `plain_linear` is the quicker way, and possible."""
-    return x.shape[0] <= FEW_ROWS and served_natively(x) and weight.is_contiguous() and weight.dtype is torch.float32
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x W^T + bias` with plain weights: (..., k), (rows, k) and (rows,) -> (..., rows).
+
+    Weights of bfloat16 serve inputs of float32, too.
+    """
+    offset = bias is None or (bias.dtype is torch.float32 and bias.is_contiguous())
+    if served_natively(x) and weight.dtype in (torch.float32, torch.bfloat16) and weight.is_contiguous() and offset:
+        rows = x if x.ndim == 2 and x.stride(1) == 1 else x.reshape(-1, x.shape[-1]).contiguous()
+        out = native_ops.plain_linear(rows, weight, bias)
+        return out if x.ndim == 2 else out.view(*x.shape[:-1], out.shape[1])
+    return F.linear(x, weight.to(x.dtype) if x.dtype is torch.float32 else weight, bias)
 
 
-def plain_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`x W^T` for a few rows of x: (N, k) and (rows, k) float32 -> (N, rows)."""
-    return native_ops.plain_linear(x, weight)
+def lookup(weight: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a plain matrix: (V, k) and (N,) int64 -> (N, k)."""
+    if served_natively(weight) and weight.is_contiguous():
+        return native_ops.lookup(weight, rows.contiguous())
+    return F.embedding(rows, weight)
+
+
+def scale(x: Tensor, factor: float) -> Tensor:
+    """`factor * x`."""
+    return native_ops.scale(x.contiguous(), factor) if served_natively(x) else x * factor
 
 
 @dataclass(frozen=True)
@@ -347,23 +369,25 @@ def shared_attention(
     return (mixed if norm is None else norm(mixed)).flatten(1)
 
 
-def add_norm(hidden: Tensor, mixed: Tensor, scale: float, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
+def add_norm(hidden: Tensor, mixed: Tensor | None, scale: float, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
     """Add to the residual stream and normalise: `hidden + scale * mixed`, and its norm in the dtype of the weights.
 
     Args:
         hidden: (N, h) float32; it may be written over.
-        mixed: (N, h).
+        mixed: (N, h); None: nothing is added.
         scale: of what is added.
         norm: LayerNorm or RMSNorm.
     """
     weight = norm.weight
     assert isinstance(weight, Tensor)
     kind = type(norm)
-    if served_natively(hidden) and weight.dtype is torch.float32 and kind in _NORMS and mixed.dtype is torch.float32:
+    plain = weight.dtype is torch.float32 and (mixed is None or mixed.dtype is torch.float32)
+    if served_natively(hidden) and plain and kind in _NORMS:
         bias, eps = getattr(norm, "bias", None), cast("float", norm.eps)
         out = native_ops.add_norm(hidden, mixed, scale, weight, bias, centred=_NORMS[kind], eps=eps)
         return hidden, out
-    hidden = torch.add(hidden, mixed, alpha=scale)
+    if mixed is not None:
+        hidden = torch.add(hidden, mixed, alpha=scale)
     return hidden, norm(hidden.to(weight.dtype))
 
 

@@ -6,8 +6,12 @@ tensor alive during the call. Where a shape is beyond the kernels, `hindrance` s
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -20,11 +24,17 @@ from sambay.state import PAGE_SIZE, ConvState, SharedKV, SSMState, WindowKV
 __all__ = [
     "PackedMatrix",
     "PagedView",
+    "SharedPlaces",
     "add_norm",
     "causal_conv",
     "choose",
+    "gate",
     "linear",
+    "lookup",
+    "memory_from",
     "mlp",
+    "plain_linear",
+    "scale",
     "selective_scan",
     "shared_attention",
     "shared_keys_values",
@@ -41,7 +51,7 @@ class PackedMatrix:
         bias: (rows,) float32 or None.
         rows: outputs, without padding.
         k: inputs, without padding.
-        bits: 4 or 8.
+        bits: 4, 6 or 8.
         group: weights that share a scale.
     """
 
@@ -65,6 +75,31 @@ def _address(x: Tensor, dtype: torch.dtype = torch.float32) -> int:
     assert x.is_contiguous()
     assert x.device.type == "cpu"
     return x.data_ptr()
+
+
+class _Memory(threading.local):
+    """Where results are put, by each thread."""
+
+    take: Callable[[tuple[int, ...]], Tensor] | None = None
+
+
+_memory = _Memory()
+
+
+@contextlib.contextmanager
+def memory_from(take: Callable[[tuple[int, ...]], Tensor]) -> Iterator[None]:
+    """Put what the operations of this thread return where `take` says: shape -> float32 tensor."""
+    assert _memory.take is None
+    _memory.take = take
+    try:
+        yield
+    finally:
+        _memory.take = None
+
+
+def _empty(*shape: int) -> Tensor:
+    take = _memory.take
+    return torch.empty(shape, dtype=torch.float32) if take is None else take(shape)
 
 
 def _strided(x: Tensor) -> tuple[int, int]:
@@ -100,7 +135,7 @@ def linear(x: Tensor, weight: PackedMatrix, first: int = 0, count: int | None = 
     assert first % 16 == 0
     assert x.shape[1] == weight.k
     assert first + count <= weight.rows
-    out = x.new_empty(x.shape[0], count)
+    out = _empty(x.shape[0], count)
     address, stride = _strided(x)
     if count == weight.rows:
         _native.linear(weight.handle, address, x.shape[0], stride, out.data_ptr(), count)
@@ -109,14 +144,37 @@ def linear(x: Tensor, weight: PackedMatrix, first: int = 0, count: int | None = 
     return out
 
 
-def plain_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`x W^T` for a few rows of x: (N, k) and (rows, k) float32 or bfloat16 -> (N, rows) float32."""
-    out = x.new_empty(x.shape[0], weight.shape[0])
+def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x W^T + bias`: (N, k) and (rows, k) float32 or bfloat16, (rows,) float32 -> (N, rows) float32."""
+    out = _empty(x.shape[0], weight.shape[0])
     address, stride = _strided(x)
     pointer, half = _cache(weight)
     _native.plain_linear(
-        pointer, half, weight.shape[0], weight.shape[1], address, x.shape[0], stride, out.data_ptr(), weight.shape[0]
-    )
+        pointer, half, 0 if bias is None else _address(bias), weight.shape[0], weight.shape[1], address, x.shape[0],
+        stride, out.data_ptr(), weight.shape[0],
+    )  # fmt: skip
+    return out
+
+
+def lookup(weight: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a plain matrix: (V, k) float32 and (N,) int64 -> (N, k)."""
+    out = _empty(rows.shape[0], weight.shape[1])
+    _native.lookup(_address(weight), _address(rows, torch.int64), rows.shape[0], weight.shape[1], out.data_ptr())
+    return out
+
+
+def scale(x: Tensor, factor: float) -> Tensor:
+    """`factor * x` in float32."""
+    out = _empty(*x.shape)
+    _native.scale(x.numel(), _address(x), factor, out.data_ptr())
+    return out
+
+
+def gate(x: Tensor, memory: Tensor) -> Tensor:
+    """`memory * silu(x)`: (N, d) float32 each, rows with a stride -> (N, d)."""
+    assert x.shape == memory.shape
+    out = _empty(*x.shape)
+    _native.gate(x.shape[0], x.shape[1], *_strided(x), *_strided(memory), out.data_ptr())
     return out
 
 
@@ -124,7 +182,7 @@ def mlp(x: Tensor, fc1: PackedMatrix, fc2: PackedMatrix) -> Tensor:
     """`fc2(up * silu(gate))` with `[gate, up] = fc1(x)`: (N, h) -> (N, h) float32."""
     assert x.shape[1] == fc1.k
     assert fc1.rows == 2 * fc2.k
-    out = x.new_empty(x.shape[0], fc2.rows)
+    out = _empty(x.shape[0], fc2.rows)
     address, stride = _strided(x)
     _native.mlp(fc1.handle, fc2.handle, address, x.shape[0], stride, out.data_ptr(), fc2.rows)
     return out
@@ -132,40 +190,49 @@ def mlp(x: Tensor, fc1: PackedMatrix, fc2: PackedMatrix) -> Tensor:
 
 def embedding_rows(weight: PackedMatrix, rows: Tensor) -> Tensor:
     """Rows of the matrix: (N,) int64 -> (N, k) float32."""
-    out = torch.empty(rows.shape[0], weight.k)
+    out = _empty(rows.shape[0], weight.k)
     _native.embedding_rows(weight.handle, _address(rows, torch.int64), rows.shape[0], out.data_ptr())
     return out
 
 
-class _Places(NamedTuple):
-    """The sequences of a batch as the kernels read them, and the tensors behind the addresses."""
+def int64_table(values: Sequence[int], size: int | None = None) -> Tensor:
+    """(size,) int64 that begins with these values, by default nothing else."""
+    table = np.zeros(len(values) if size is None else size, np.int64)
+    table[: len(values)] = values
+    return torch.from_numpy(table)
+
+
+class Places(NamedTuple):
+    """The sequences of a batch as the kernels read them: int64 tables, and the handle that has their addresses."""
 
     handle: _native.Sequences
-    tensors: tuple[Tensor, ...]
+    offsets: Tensor
+    starts: Tensor
+    slots: Tensor
 
-
-def _places(batch: Batch) -> _Places:
-    """Made once per batch, like its other tables."""
-    made: _Places | None = batch.__dict__.get("_native_places")
-    if made is None:
-        slots = batch.slots or (0,) * len(batch)
-        tables = tuple(torch.tensor(x, dtype=torch.int64) for x in (batch.layout.offsets, batch.starts, slots))
-        made = _Places(_native.Sequences(len(batch), *(x.data_ptr() for x in tables)), tables)
-        batch.__dict__["_native_places"] = made
-    return made
+    @classmethod
+    def of(cls, batch: Batch) -> Places:
+        """Those of a batch, made once like its other tables."""
+        made: Places | None = batch.__dict__.get("_native_places")
+        if made is None:
+            slots = batch.slots or (0,) * len(batch)
+            tables = tuple(int64_table(x) for x in (batch.layout.offsets, batch.starts, slots))
+            made = cls(_native.Sequences(len(batch), *(x.data_ptr() for x in tables)), *tables)
+            batch.__dict__["_native_places"] = made
+        return made
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None) -> Tensor:
-    """As `reference.causal_conv`, followed by SiLU: (N, d) -> (N, d) float32."""
-    width, d = weight.shape[1], x.shape[1]
+    """As `reference.causal_conv`, followed by SiLU: (N, d) and the taps transposed, (K, d) -> (N, d) float32."""
+    width, d = weight.shape
     assert 2 <= width <= 8
-    assert weight.shape[0] == d
-    out = x.new_empty(x.shape)
+    assert x.shape[1] == d
+    out = _empty(*x.shape)
     address, stride = _strided(x)
     held, half = _cache(None if state is None else state.inputs)
     taps = 0 if bias is None else _address(bias)
     _native.causal_conv(
-        _places(batch).handle, address, stride, _address(weight), taps, width, d, held, half, out.data_ptr()
+        Places.of(batch).handle, address, stride, _address(weight), taps, width, d, held, half, out.data_ptr()
     )
     return out
 
@@ -202,11 +269,11 @@ def selective_scan(
     n, d = a.shape
     assert n <= 64
     assert b.stride(0) == c.stride(0)
-    y, gated = u.new_empty(u.shape), u.new_empty(u.shape)
+    y, gated = _empty(*u.shape), _empty(*u.shape)
     z_address, z_stride = _strided(z)
     offset, held = 0 if bias is None else _address(bias), 0 if state is None else _address(state.hidden)
     _native.selective_scan(
-        _places(batch).handle, _address(u), _address(raw), offset, _address(a), _strided(b)[0], _strided(c)[0],
+        Places.of(batch).handle, _address(u), _address(raw), offset, _address(a), _strided(b)[0], _strided(c)[0],
         b.stride(0), _address(skip), held, n, d, y.data_ptr(), z_address, z_stride, gated.data_ptr(),
     )  # fmt: skip
     return y, gated
@@ -219,7 +286,7 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, batch: Batch) -> Tensor:  # noqa: ANN401 - torch's context has no type
         y = torch.empty_like(u)
         _native.plain_scan(
-            _places(batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
+            Places.of(batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
             u.shape[1], y.data_ptr(),
         )  # fmt: skip
         ctx.save_for_backward(u, dt, a, b, c)
@@ -234,7 +301,7 @@ class _Scan(torch.autograd.Function):
         to_u, to_dt, to_a, to_b, to_c = (x.data_ptr() for x in grads)
         grad_y = grad_y.contiguous()
         _native.scan_backward(
-            _places(ctx.batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
+            Places.of(ctx.batch).handle, _address(u), _address(dt), _address(a), _address(b), _address(c), b.shape[1],
             u.shape[1], ctx.batch.layout.longest, _address(grad_y), to_u, to_dt, to_a, to_b, to_c,
         )  # fmt: skip
         return (*grads, None)
@@ -299,24 +366,57 @@ def window_attention(
         window: W.
         state: the ring of each slot, read, then written; or None.
     """
-    out = torch.empty(q.shape)
+    out = _empty(*q.shape)
     q_address, q_stride = _strided(q)
     k_address, kv_stride = _strided(k)
     assert v.stride(0) == kv_stride
     _native.window_attention(
-        _places(batch).handle, heads, q_address, q_stride, k_address, _strided(v)[0], kv_stride,
+        Places.of(batch).handle, heads, q_address, q_stride, k_address, _strided(v)[0], kv_stride,
         _cache_of(None if state is None else state.tiles), window, out.data_ptr(),
     )  # fmt: skip
     return out
+
+
+class SharedPlaces(NamedTuple):
+    """Where in the shared cache the keys and values of a batch go, and where they are: int64 tables.
+
+    Attributes:
+        owners: (N,) the page of each new token.
+        places: (N,) its place in the page.
+        seen: (R,) how many tokens each row that asks attends to.
+        table_start: (R,) where in `pages` those of its sequence begin.
+        pages: the pages of one sequence after the other.
+    """
+
+    owners: Tensor
+    places: Tensor
+    seen: Tensor
+    table_start: Tensor
+    pages: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, slots: Sequence[int], state: SharedKV) -> SharedPlaces:
+        """Those of a batch that the cache has room for."""
+        made: SharedPlaces | None = batch.__dict__.get("_native_shared")
+        if made is not None:
+            return made
+        seen: list[int] = []
+        starts: list[int] = []
+        table: list[int] = []
+        for s in batch.asking:
+            total, wanted = batch.starts[s] + batch.lengths[s], batch.wanted[s]
+            starts.extend([len(table)] * wanted)
+            seen.extend(range(total - wanted + 1, total + 1))
+            table.extend(state.tables[slots[s]][: -(-total // PAGE_SIZE)])
+        where = state.places(slots, batch.starts, batch.lengths)
+        return cls(*where, *(int64_table(x) for x in (seen, starts, table)))
 
 
 class PagedView(NamedTuple):
     """What the rows that ask will attend to: the cache itself, and where in it the tokens of each row lie."""
 
     tiles: KVTiles
-    seen: Tensor
-    table_start: Tensor
-    pages: Tensor
+    places: SharedPlaces
 
 
 def keep(k: Tensor, v: Tensor, heads: _native.Heads, owners: Tensor, places: Tensor, tiles: KVTiles) -> None:
@@ -358,27 +458,19 @@ def shared_keys_values(
     else:
         assert batch.slots is not None
         slots = batch.slots
-    keep(k, v, heads, *state.places(slots, batch.starts, batch.lengths), state.tiles)
-    seen: list[int] = []
-    starts: list[int] = []
-    table: list[int] = []
-    for s in batch.asking:
-        total, wanted = batch.starts[s] + batch.lengths[s], batch.wanted[s]
-        starts.extend([len(table)] * wanted)
-        seen.extend(range(total - wanted + 1, total + 1))
-        table.extend(state.tables[slots[s]][: -(-total // PAGE_SIZE)])
-    tables = [torch.tensor(x, dtype=torch.int64) for x in (seen, starts, table)]
-    return PagedView(state.tiles, tables[0], tables[1], tables[2])
+    places = SharedPlaces.of(batch, slots, state)
+    keep(k, v, heads, places.owners, places.places, state.tiles)
+    return PagedView(state.tiles, places)
 
 
 def shared_attention(q: Tensor, view: PagedView, heads: _native.Heads) -> Tensor:
     """As `reference.shared_attention`, with the norm over each pair: (R, H * dh) -> (R, H * dh) float32."""
-    out = torch.empty(q.shape)
+    out = _empty(*q.shape)
     address, stride = _strided(q)
+    _, _, seen, table_start, pages = (x.data_ptr() for x in view.places)
     _native.shared_attention(
-        q.shape[0], view.seen.data_ptr(), view.table_start.data_ptr(), view.pages.data_ptr(), heads, address, stride,
-        _cache_of(view.tiles), out.data_ptr(),
-    )  # fmt: skip
+        q.shape[0], seen, table_start, pages, heads, address, stride, _cache_of(view.tiles), out.data_ptr()
+    )
     return out
 
 
@@ -393,7 +485,7 @@ def add_norm(
     eps: float,
 ) -> Tensor:
     """`hidden += scale * mixed` in place (unless None), then LayerNorm (`centred`) or RMSNorm: (N, h) -> (N, h)."""
-    out = hidden.new_empty(hidden.shape)
+    out = _empty(*hidden.shape)
     _native.add_norm(
         hidden.shape[0], hidden.shape[1], _address(hidden), 0 if mixed is None else _address(mixed), scale,
         _address(weight), 0 if bias is None else _address(bias), centred, eps, out.data_ptr(),

@@ -20,7 +20,7 @@ from sambay.config import SambaYConfig
 from sambay.errors import CheckpointError, ConfigError
 from sambay.model import Attention, Head, Mamba, SambaY
 from sambay.quant.calibrate import Calibration
-from sambay.quant.formats import PANEL, QuantFormat, pack, packed_shape, unpack
+from sambay.quant.formats import HEAD_FORMAT, PANEL, QuantFormat, pack, packed_shape, unpack
 from sambay.quant.rounding import check_method, output_error, weight_error
 from sambay.quant.rounding import quantise as round_weights
 from sambay.quant.stored import (
@@ -104,8 +104,8 @@ def quantize(
     *,
     bits: int = 4,
     group: int = 32,
-    head_bits: int = 8,
-    head_group: int = 128,
+    head_bits: int = HEAD_FORMAT.bits,
+    head_group: int = HEAD_FORMAT.group,
     method: str = "mse",
     calibration: Sequence[Sequence[int]] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -119,7 +119,7 @@ def quantize(
     Args:
         model: a checkpoint directory, a hub name, or a model in memory.
         out: the new directory; must not exist, or be empty.
-        bits: of the matrices of the layers, 4 or 8.
+        bits: of the matrices of the layers: 4, 6 or 8.
         group: columns that share a scale, 32, 64 or 128.
         head_bits: of the embedding and of the head.
         head_group: of the same.
@@ -236,7 +236,7 @@ def random_quantised(
         format: of the matrices of the layers.
         out: the new directory; must not exist, or be empty.
         seed: of the weights.
-        head_format: of the embedding and of the head, by default 8 bits in groups of 128.
+        head_format: of the embedding and of the head, by default `HEAD_FORMAT`.
         progress: called with (bytes written, bytes in all).
 
     Raises:
@@ -245,7 +245,7 @@ def random_quantised(
     with torch.device("meta"):
         model = SambaY(config)
     sizes = quantisable(model)
-    head = head_format or QuantFormat(8, 128)
+    head = head_format or HEAD_FORMAT
     formats = {name: head if name in ("embedding", "lm_head") else format for name in sizes}
 
     def spread(name: str) -> float:
@@ -315,12 +315,18 @@ def _random_packed(dice: np.random.Generator, format: QuantFormat, rows: int, co
     step = max(1, _BLOCK_BYTES // format.block_nbytes)
     for at in range(0, len(blocks), step):
         part = blocks[at : at + step]
-        draws = np.frombuffer(dice.bytes(2 * len(part) * (format.block_nbytes - 64)), dtype="<u2")
-        part[:, 64:] = table[draws].reshape(len(part), -1)
+        stored = len(part) * (PANEL * 2 * format.group if format.bits == 6 else format.block_nbytes - 64)
+        drawn = table[np.frombuffer(dice.bytes(2 * stored), dtype="<u2")].reshape(len(part), -1)
+        if format.bits == 6:  # in which a byte has parts of four codes
+            codes = torch.from_numpy(drawn).view(-1, 2 * format.group) - format.offset
+            scale = torch.zeros(len(codes), 2, dtype=torch.float16)
+            part[:] = pack(codes.view(torch.int8), scale, format).view(len(part), -1).numpy()
+        else:
+            part[:, 64:] = drawn
         # Scales differ from group to group by some tenths, in either sign where codes are not symmetric.
         scales = np.exp(0.15 * dice.standard_normal((len(part), 32), dtype=np.float32) - 0.0225)
         scales *= spread / deviation
-        if format.bits == 4:
+        if format.bits != 8:
             scales *= dice.integers(0, 2, scales.shape, dtype=np.int8) * 2 - 1
         part[:, :64] = scales.astype("<f2").view(np.uint8)
     packed = torch.from_numpy(out)
@@ -330,12 +336,12 @@ def _random_packed(dice: np.random.Generator, format: QuantFormat, rows: int, co
 
 @functools.cache
 def _bell(format: QuantFormat) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], float]:
-    """From 16 uniform bits to a stored byte (two codes of 4 bits, or one), and the deviation of a code."""
+    """From 16 uniform bits to two codes of 4 bits, or one of 6 or 8, as stored; and the deviation of a code."""
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(4096, format.group, generator=generator)
     codes = round_weights(weights, format).codes.flatten().sort().values.float()
     deviation = float(codes.std())
-    if format.bits == 8:
+    if format.bits != 4:
         places = torch.linspace(0, len(codes) - 1, 1 << 16).long()
         return (codes[places] + format.offset).to(torch.uint8).numpy(), deviation
     nibbles = (codes[torch.linspace(0, len(codes) - 1, 256).long()] + format.offset).to(torch.uint8)

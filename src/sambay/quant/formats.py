@@ -8,6 +8,9 @@ contiguous; a superblock holds, for its 16 rows r and 2 * group columns:
     bytes 0..31    the scales of its first group, r = 0..15, little-endian float16
     bytes 32..63   those of its second group
     4 bits         for j in 0..group/4-1, for r, for i in 0..3: u[r, 4j+i] | u[r, group+4j+i] << 4, u = code + 8
+    6 bits         the lower four of u = code + 32 in the same way; then the upper two, h = u >> 4: for j in
+                   0..group/8-1, for r, for i in 0..3:
+                   h[r, 8j+i] | h[r, group+8j+i] << 2 | h[r, 8j+4+i] << 4 | h[r, group+8j+4+i] << 6
     8 bits         for j in 0..group/2-1, for r, for i in 0..3: u[r, 4j+i], u = code + 128
 
 so that one 32-bit lane per row holds four consecutive columns, and a thread reads one stream.
@@ -24,12 +27,23 @@ from torch import Tensor
 
 from sambay.errors import ConfigError
 
-__all__ = ["BITS", "GROUPS", "PANEL", "QuantFormat", "dequantise", "pack", "packed_nbytes", "packed_shape", "unpack"]
+__all__ = [
+    "BITS",
+    "GROUPS",
+    "HEAD_FORMAT",
+    "PANEL",
+    "QuantFormat",
+    "dequantise",
+    "pack",
+    "packed_nbytes",
+    "packed_shape",
+    "unpack",
+]
 
 PANEL = 16
 """Rows of a panel."""
 
-BITS = (4, 8)
+BITS = (4, 6, 8)
 GROUPS = (32, 64, 128)
 
 _SCALE_BYTES = 4 * PANEL
@@ -41,7 +55,7 @@ class QuantFormat:
     """How the weights of one matrix are stored.
 
     Args:
-        bits: of a weight, 4 or 8.
+        bits: of a weight: 4, 6 or 8.
         group: consecutive columns that share a scale: 32, 64 or 128.
 
     Raises:
@@ -58,18 +72,18 @@ class QuantFormat:
 
     @property
     def lowest(self) -> int:
-        """The least code: -8, or -127 (8 bits are symmetric)."""
-        return -8 if self.bits == 4 else -127
+        """The least code: -8, -32, or -127 (8 bits are symmetric)."""
+        return -127 if self.bits == 8 else -(1 << self.bits - 1)
 
     @property
     def highest(self) -> int:
-        """The greatest code: 7 or 127."""
-        return 7 if self.bits == 4 else 127
+        """The greatest code: 7, 31 or 127."""
+        return (1 << self.bits - 1) - 1
 
     @property
     def offset(self) -> int:
         """What is added to a code to store it."""
-        return 8 if self.bits == 4 else 128
+        return 1 << self.bits - 1
 
     @property
     def block_nbytes(self) -> int:
@@ -82,6 +96,10 @@ class QuantFormat:
 
     def __str__(self) -> str:
         return f"{self.bits} bits, group {self.group}"
+
+
+HEAD_FORMAT = QuantFormat(6, 128)
+"""What the embedding and the head are stored in where nothing else is said: as good as 8 bits (docs/log.md)."""
 
 
 def packed_shape(format: QuantFormat, rows: int, columns: int) -> tuple[int, int, int]:
@@ -127,8 +145,9 @@ def pack(codes: Tensor, scales: Tensor, format: QuantFormat) -> Tensor:
         padded.view(panels, PANEL, blocks, 2).permute(0, 2, 3, 1).reshape(panels, blocks, 2 * PANEL).view(torch.uint8)
     )
     u = u.view(panels, PANEL, blocks, 2 * g)
-    if format.bits == 4:
-        u = u[..., :g] | u[..., g:] << 4
+    if format.bits != 8:
+        nibbles = u[..., :g] & 15 | u[..., g:] << 4
+        u = nibbles if format.bits == 4 else torch.cat((nibbles, _join(u >> 4)), dim=-1)
     quads = u.reshape(panels, PANEL, blocks, -1, 4).permute(0, 2, 3, 1, 4)  # (P, S, J, 16, 4)
     _code_view(out).copy_(quads)
     return out
@@ -179,6 +198,20 @@ def dequantise(
     return values.flatten(1)[:, :columns]
 
 
+def _join(bits: Tensor) -> Tensor:
+    """Two bits of each column in bytes of four: (..., 2 * group) -> (..., group / 2), in the order of the head."""
+    first, second = bits.unflatten(-1, (2, -1, 2, 4)).unbind(-4)  # (..., group / 8, 2, 4)
+    joined: Tensor = first[..., 0, :] | second[..., 0, :] << 2 | first[..., 1, :] << 4 | second[..., 1, :] << 6
+    return joined.flatten(-2)
+
+
+def _part(joined: Tensor) -> Tensor:
+    """The inverse of `_join`."""
+    runs = joined.unflatten(-1, (-1, 1, 4))
+    groups = [torch.cat((runs >> at & 3, runs >> at + 4 & 3), dim=-2).flatten(-3) for at in (0, 2)]
+    return torch.cat(groups, dim=-1)
+
+
 def _code_view(packed: Tensor) -> Tensor:
     """The codes of a buffer in place: (P, S, J, 16, 4)."""
     view: Tensor = packed[..., _SCALE_BYTES:].unflatten(2, (-1, PANEL, 4))
@@ -200,6 +233,9 @@ def _rows(packed: Tensor, format: QuantFormat, select: slice | Tensor) -> tuple[
         panel, row = select // PANEL, select % PANEL
         quads, scales = quad_view[panel, :, :, row], scale_view[panel, :, :, row]
     u = quads.flatten(2)  # (n, S, 4 J)
-    if format.bits == 4:
-        u = torch.cat((u & 15, u >> 4), dim=2)
+    if format.bits != 8:
+        nibbles, rest = u[..., : format.group], u[..., format.group :]
+        u = torch.cat((nibbles & 15, nibbles >> 4), dim=2)
+        if format.bits == 6:
+            u |= _part(rest) << 4
     return u.flatten(1), scales.flatten(1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sambay.ops import backend
@@ -21,10 +20,7 @@ __all__ = [
     "QuantEmbedding",
     "QuantHead",
     "QuantLinear",
-    "is_plain",
     "packed_matrices",
-    "project",
-    "project_rows",
 ]
 
 _BLOCK = 1 << 20
@@ -102,8 +98,8 @@ class _Packed(nn.Module):
 
     def matrix(self, bias: Tensor | None) -> backend.PackedMatrix:
         """What the compiled kernels take in the place of this matrix."""
-        sources = (self.packed,) if bias is None else (self.packed, bias)
-        return self.derived.get("matrix", sources, lambda: self._matrix(bias))
+        name, sources = ("matrix", (self.packed,)) if bias is None else ("biased", (self.packed, bias))
+        return self.derived.get(name, sources, lambda: self._matrix(bias))
 
     def _matrix(self, bias: Tensor | None) -> backend.PackedMatrix:
         offset = None if bias is None else bias.detach().float().contiguous()
@@ -195,35 +191,6 @@ class QuantEmbedding(_Packed):
         found = dequantise(self.packed, self.format, self._rows, self._columns, ids.reshape(-1).long())
         return found.view(*ids.shape, self._columns)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Unembed by the same matrix: (..., width) -> (..., tokens) in the dtype of x."""
-        return self._multiply(x, slice(None), None)
-
-
-def is_plain(linear: nn.Module) -> bool:
-    """True unless something (a LoRA adapter, a quantised layer) stands in the place of the projection."""
-    return type(linear) is nn.Linear
-
-
-def project(linear: nn.Linear, x: Tensor, *, bias: bool = True) -> Tensor:
-    """A small projection, for decoding without torch's threads: (N, k) -> (N, rows); without its bias if asked."""
-    if is_plain(linear) and (linear.bias is None or not bias) and backend.few_rows(x, linear.weight):
-        return backend.plain_linear(x, linear.weight)
-    if is_plain(linear) and not bias:
-        return F.linear(x, linear.weight)
-    out: Tensor = linear(x)
-    return out
-
-
-def project_rows(linear: nn.Module, x: Tensor, rows: slice) -> Tensor:
-    """Some output rows of a projection: (N, h) -> (N, len(rows)).
-
-    An adapter that wraps the projection must see its input whole, so there the rest is computed and dropped.
-    """
-    if isinstance(linear, QuantLinear):
-        return linear.rows(x, rows)
-    if not is_plain(linear):
-        whole: Tensor = linear(x)
-        return whole[..., rows]
-    assert isinstance(linear, nn.Linear)
-    return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Unembed by the same matrix: (..., width) and (tokens,) -> (..., tokens) in the dtype of x."""
+        return self._multiply(x, slice(None), bias)

@@ -8,13 +8,16 @@ take back, so it is made only where there is plenty.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from sambay.layers import Linear
 from sambay.ops import native
 from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
 
@@ -28,7 +31,7 @@ _WORTH_IT = 1 << 28
 def make_resident(
     model: nn.Module, wanted: bool | None = None, progress: Callable[[int, int], None] | None = None
 ) -> bool:
-    """Copy the packed matrices of a model on the CPU into large pages.
+    """Copy the matrices of a quantised model on the CPU into large pages, packed ones and plain ones.
 
     Args:
         model: with its weights loaded.
@@ -40,10 +43,12 @@ def make_resident(
         Whether they were copied. Where the system has no large pages they never are.
     """
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    modules = [one for one in model.modules() if isinstance(one, QuantLinear | QuantEmbedding | QuantHead)]
-    packed = {one: one.packed for one in modules if one.packed.device.type == "cpu"}
-    total = sum(_aligned(x.nbytes) for x in packed.values())
-    if wanted is False or advice is None or not total:
+    packed = [one for one in model.modules() if isinstance(one, QuantLinear | QuantEmbedding | QuantHead)]
+    plain = [one for one in model.modules() if isinstance(one, Linear)]
+    matrices = [(one, "packed", one.packed) for one in packed] + [(one, "weight", one.weight.data) for one in plain]
+    matrices = [one for one in matrices if one[2].device.type == "cpu"]
+    total = sum(_aligned(x.nbytes) for _, _, x in matrices)
+    if wanted is False or advice is None or not packed or not total:
         return False
     if wanted is None:
         free = free_memory()
@@ -51,13 +56,20 @@ def make_resident(
             return False
     pages = mmap.mmap(-1, total)
     pages.madvise(advice)
-    room, at = torch.frombuffer(pages, dtype=torch.uint8), 0
-    for module, old in packed.items():
-        new: Tensor = room[at : at + old.nbytes].view(old.shape)
-        module.packed = new.copy_(old)
-        at += _aligned(old.nbytes)
-        if progress is not None:
-            progress(at, total)
+    room = torch.frombuffer(pages, dtype=torch.uint8)
+
+    def place(one: tuple[nn.Module, str, Tensor], at: int) -> int:
+        module, name, old = one
+        new = room[at : at + old.nbytes].view(old.dtype).view(old.shape)
+        getattr(module, name).data = new.copy_(old)
+        return _aligned(old.nbytes)
+
+    places, done = itertools.accumulate((_aligned(x.nbytes) for _, _, x in matrices), initial=0), 0
+    with ThreadPoolExecutor(native.threads() if native.available() else 1) as pool:  # copying needs no lock of Python's
+        for nbytes in pool.map(place, matrices, places):
+            done += nbytes
+            if progress is not None:
+                progress(done, total)
     return True
 
 

@@ -39,7 +39,11 @@ _DAMPING = 0.01
 _REFINEMENTS = 4
 
 # The largest weight of a group becomes one of these codes: as far as -8 with a scale of one sign, 7 of the other.
-_REACH = {4: ((-1, 5.5, 9.0, 15), (1, 5.5, 8.0, 11)), 8: ((1, 112.0, 130.0, 20),)}
+_REACH = {
+    4: ((-1, 5.5, 9.0, 15), (1, 5.5, 8.0, 11)),
+    6: ((-1, 24.0, 33.5, 16), (1, 24.0, 32.0, 12)),
+    8: ((1, 112.0, 130.0, 20),),
+}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from sambay.checkpoint import to_disk_name, to_memory_name
 from sambay.config import SambaYConfig
 from sambay.errors import CheckpointError, ConfigError
 from sambay.files import SINGLE, few, open_weights
+from sambay.layers import Linear
 from sambay.quant.formats import QuantFormat
 from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
 
@@ -173,6 +174,9 @@ def prepare(model: nn.Module, directory: Path) -> None:
             "copy the whole directory again"
         )
     replace_modules(model, {name: format for name, (format, _) in found.items()})
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.as_stored = True
     model.quantisation_method = str(described.get("method", "unknown"))  # type: ignore[assignment]  # a module's fields are modules
 
 
