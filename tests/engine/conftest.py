@@ -8,7 +8,7 @@ import torch
 
 from sambay.config import SambaYConfig
 from sambay.engine import LLM, Engine
-from sambay.engine.invariant import is_possible
+from sambay.engine.invariant import is_invariant
 from sambay.model import SambaY
 from sambay.ops import native
 from sambay.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ def make_engine(model, tokenizer):
 
     def make(**options):
         values = {"end_ids": frozenset(model.config.eos_token_ids), "max_model_len": CONTEXT}
-        return Engine(model, tokenizer, **values | {"deterministic": is_possible(model)} | options)
+        return Engine(model, tokenizer, **values | {"deterministic": is_invariant(model)} | options)
 
     return make
 
@@ -122,7 +122,7 @@ def solo(model, tokenizer):
             max_model_len=CONTEXT,
             max_num_seqs=1,
             max_num_batched_tokens=CONTEXT,
-            deterministic=is_possible(model),
+            deterministic=is_invariant(model),
             enable_prefix_caching=False,
         )
         output = engine.add(prompt, list(ids), params)

@@ -54,7 +54,7 @@ def chat(
     max_model_len: options.MaxModelLen = None,
     memory: options.Memory = None,
     state_dir: options.StateDir = None,
-    deterministic: options.Deterministic = None,
+    deterministic: options.Deterministic = False,
     threads: options.Threads = None,
 ) -> None:
     """Talk with a model.

@@ -81,7 +81,7 @@ def generate(
     max_model_len: options.MaxModelLen = None,
     memory: options.Memory = None,
     state_dir: options.StateDir = None,
-    deterministic: options.Deterministic = None,
+    deterministic: options.Deterministic = False,
     threads: options.Threads = None,
 ) -> None:
     """Answer one prompt, streamed as it is generated.

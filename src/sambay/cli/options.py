@@ -149,13 +149,12 @@ StateDir = Annotated[
     ),
 ]
 Deterministic = Annotated[
-    bool | None,
+    bool,
     typer.Option(
-        "--deterministic/--no-deterministic",
-        help="Let no token depend on how its prompt was cut, on what was cached, or on what else is computed; by "
-        "default for the bundled model and for quantised ones.",
+        "--deterministic",
+        help="Refuse to run where a token may depend on how its prompt was cut, on what was cached, or on what else is "
+        "computed: without compiled kernels, and with other weights than float32 or quantised ones.",
         rich_help_panel=_MACHINE,
-        show_default=False,
     ),
 ]
 Threads = Annotated[
@@ -190,7 +189,7 @@ def open_model(
     max_num_seqs: int = 16,
     memory: str | None = None,
     state_dir: Path | None = None,
-    deterministic: bool | None = None,
+    deterministic: bool = False,
 ) -> LLM:
     """Load the model of a command, with a progress bar where a person watches.
 
@@ -205,7 +204,7 @@ def open_model(
         max_num_seqs: sequences that run at once.
         memory: as typed, None for the default.
         state_dir: where sessions are saved, None for nowhere.
-        deterministic: as typed, None for the default.
+        deterministic: as typed.
 
     Raises:
         SambaYError: no such model, a damaged one, or an impossible option.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import time
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sambay.engine.budget import make_budget, make_pool
-from sambay.engine.invariant import Invariant
+from sambay.engine.invariant import require_invariant
 from sambay.engine.keeper import Keeper
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
@@ -51,11 +50,11 @@ class Engine:
         memory: bytes of all states together; None for half of what is free, see `make_budget`.
         enable_prefix_caching: keep snapshots, so that what is said again is not computed again.
         state_dir: a directory that sessions are saved in, and come back from after a restart.
-        deterministic: let no token depend, to the bit, on what else is computed beside it, nor on how it is cut.
+        deterministic: refuse a model of which a token may depend on what else is computed, or on how its text is cut.
 
     Raises:
         ConfigError: the memory does not hold one sequence, or the directory cannot be used.
-        BackendError: there is no deterministic arithmetic for this model.
+        BackendError: `deterministic`, and there is no such arithmetic for this model here.
     """
 
     def __init__(
@@ -74,7 +73,8 @@ class Engine:
         deterministic: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.end_ids = model, tokenizer, end_ids
-        self._arithmetic = Invariant(model) if deterministic else contextlib.nullcontext()
+        if deterministic:
+            require_invariant(model)
         budget = make_budget(model, max_num_seqs, max_model_len, memory)
         self.max_model_len, self.memory = budget.max_model_len, budget.nbytes
         self.pool = make_pool(model, budget)
@@ -267,8 +267,7 @@ class Engine:
             wanted.append(int(completion.computed + share.tokens == completion.length))
         tokens = torch.tensor(ids, device=self.model.device)
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
-        with self._arithmetic:
-            rows = iter(self.model.run(batch, self.pool))
+        rows = iter(self.model.run(batch, self.pool))
         self.pool.advance(batch)
         events: list[StreamEvent] = []
         for share, asks in zip(shares, wanted, strict=True):

@@ -15,7 +15,6 @@ from sambay import hub
 from sambay.checkpoint import GENERATION_FILE, load_generation_config, resolve_dtype
 from sambay.engine.budget import memory_bytes
 from sambay.engine.core import Engine
-from sambay.engine.invariant import is_possible
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.errors import CheckpointError, ConfigError, PromptError, SamplingError
@@ -151,10 +150,10 @@ class LLM:
         enable_prefix_caching: do not compute again what a prompt has in common with earlier texts.
         state_dir: a directory where the state at the end of each turn is saved (up to four times `memory` in all), so
             that conversations go on after a restart without being computed again.
-        deterministic: let no token depend, to the bit, on what else is computed at the same time, on how prompts are
-            cut, or on what was cached: the same seed gives the same text however busy the model is. It needs the
-            compiled kernels and float32 or quantised weights, and costs plain weights up to 1.7 times the time. None:
-            where it can be had, for the bundled model and for quantised ones.
+        deterministic: refuse to run where a token may depend, by the order of sums, on what else is computed at that
+            time, on how prompts are cut, or on what was cached. With the compiled kernels, models in float32 (such as
+            the bundled one) and quantised ones never do, at no cost: the same seed gives the same text however busy
+            the model is. Others may, where two tokens are as good as equally likely.
         revision: branch, tag or commit of a model on the hub.
         progress: show progress bars while weights load.
         **others: arguments of vLLM, see above.
@@ -179,7 +178,7 @@ class LLM:
         memory: int | str | None = None,
         enable_prefix_caching: bool = True,
         state_dir: str | Path | None = None,
-        deterministic: bool | None = None,
+        deterministic: bool = False,
         revision: str | None = None,
         progress: bool = False,
         **others: object,
@@ -195,7 +194,7 @@ class LLM:
         ):
             if not _is_integer(value) or value < 1:
                 raise ConfigError(f"{name} is {value!r}: it must be an integer, 1 or more")
-        for name, flag in (("enable_prefix_caching", enable_prefix_caching), ("deterministic", deterministic or False)):
+        for name, flag in (("enable_prefix_caching", enable_prefix_caching), ("deterministic", deterministic)):
             if not isinstance(flag, bool):
                 raise ConfigError(f"{name} is {flag!r}: it must be True or False")
         if state_dir is not None and not enable_prefix_caching:
@@ -228,8 +227,6 @@ class LLM:
                 f"the tokenizer has {self.tokenizer.vocab_size} tokens but the model only {config.vocab_size}: "
                 "they belong to different checkpoints"
             )
-        if deterministic is None:
-            deterministic = (model is None or is_quantised(self.model)) and is_possible(self.model)
         self._generation = load_generation_config(directory)
         ends = self._generation.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
