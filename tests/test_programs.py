@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -322,3 +324,14 @@ def test_copies_and_pickles_have_no_records(build):
     assert len(model._programs._pools) == 1
     del pool
     assert not model._programs._pools
+
+
+def test_torchs_compiler_is_not_loaded():
+    """It takes two seconds: at the start, or in the midst of the first answer."""
+    code = (
+        "import sys; from sambay import LLM, SamplingParams\n"
+        "LLM(device='cpu').generate('12 + 7', SamplingParams(max_tokens=6, ignore_eos=True))\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "False\n"

@@ -181,9 +181,10 @@ def measure_cells(
         BackendError: the peer fails.
     """
     filled = fill_state(model, max(cell.batch for cell in cells), max(cell.depth for cell in cells) + tokens)
-    for batch in {cell.batch for cell in cells}:  # maps the weights and makes what is made once
+    for batch in {cell.batch for cell in cells}:  # maps the weights, makes what is made once, and records the step
         filled.seek(batch, 0)
-        filled.step(batch)
+        for _ in range(3):
+            filled.step(batch)
     done, total = 0, rounds * len(cells) * (1 if peer is None else len(peer.settings))
 
     def tick() -> None:

@@ -43,6 +43,11 @@ class _Watch(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.strangers: set[str] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be wrapped for torch's compiler, which would be loaded for that, for two seconds, in a step."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's own types
         returned = func._schema.returns
         if not returned or any(one.alias_info is None or one.alias_info.is_write for one in returned):
