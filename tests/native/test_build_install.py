@@ -107,7 +107,8 @@ def test_no_function_is_shared_between_instruction_sets():
         listing = subprocess.run(["nm", "-C", "--defined-only", path], capture_output=True, text=True, check=True)
         for line in listing.stdout.splitlines():
             _, kind, name = line.split(maxsplit=2)
-            if kind in "WVuT":
+            # DW.ref.NAME is a pointer to NAME for those who unwind, the same in all of them, and no function.
+            if kind in "WVuT" and not name.startswith("DW.ref."):
                 owners[name].add(path.name)
     shared = {name: files for name, files in owners.items() if len(files) > 1}
     assert {name: files for name, files in shared.items() if any("isa_" in one for one in files)} == {}
