@@ -59,3 +59,11 @@ def test_mistakes(sambay, checkpoint, wordless, files):
     check("choose another", file, "-o", out, "--model", checkpoint)
     out.write_text('{"id": "batch_req_1", "custom_id": "else", "response": {}, "error": null}\n')
     check("has an answer to 'else'", file, "-o", out, "--model", checkpoint)
+
+
+def test_a_memory_that_is_too_small(sambay, checkpoint, files):
+    file, out = files
+    result = sambay("batch", write(file, HELLO), "-o", out, "--model", checkpoint, "--memory", "1kB")
+    assert result.status == 1
+    assert result.err.startswith("error: a memory of 0.001 MB is too small: one sequence of 64 tokens takes")
+    assert not out.exists() or not out.read_text()

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes
+            warnings.showwarning = _show_warning
             status = app(args=arguments, prog_name="sambay", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -108,7 +108,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """A warning as a person reads it: without the line of our code that it came from."""
     print_error(str(message), kind="warning")
 

@@ -27,8 +27,9 @@ sambay batch questions.jsonl -o answers.jsonl
 
 sambay batch questions.jsonl -o answers.jsonl --model ./checkpoint --max-num-seqs 32 --json
 
-A line of questions.jsonl: {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "What is 3 + 4?"}]}}
-"""  # noqa: E501 - a line of a file
+A line of questions.jsonl: {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", \
+"body": {"messages": [{"role": "user", "content": "What is 3 + 4?"}]}}
+"""
 
 
 def batch(
@@ -52,6 +53,7 @@ def batch(
     kv_cache_dtype: options.KvCacheDtype = "auto",
     mmap: options.Mmap = None,
     max_model_len: options.MaxModelLen = None,
+    memory: options.Memory = None,
     threads: options.Threads = None,
 ) -> None:
     """Answer a file of requests, in the batch format of OpenAI.
@@ -85,6 +87,7 @@ def batch(
                 mmap=mmap,
                 threads=threads,
                 max_model_len=max_model_len,
+                memory=memory,
                 max_num_seqs=max_num_seqs,
             )
             loaded = time.perf_counter()

@@ -12,8 +12,8 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -181,7 +181,7 @@ def check_header(path: Path, header: Header, expected: Header) -> None:
         raise StateError(f"{path} has states of another shape than this model's: it is damaged, remove it")
 
 
-def _read(path: Path, file: BinaryIO, expected: Header, pool: StatePool) -> tuple[list[Tensor], list[int]]:
+def _read(path: Path, file: BufferedReader, expected: Header, pool: StatePool) -> tuple[list[Tensor], list[int]]:
     header, rest = _open(path, file)
     check_header(path, header, expected)
     file.seek(0)
@@ -206,7 +206,7 @@ def _read(path: Path, file: BinaryIO, expected: Header, pool: StatePool) -> tupl
     return fixed, pages
 
 
-def _open(path: Path, file: BinaryIO) -> tuple[Header, int]:
+def _open(path: Path, file: BufferedReader) -> tuple[Header, int]:
     """The header, and where it ends."""
     start = file.read(len(_MAGIC) + 4)
     if start[: len(_MAGIC)] != _MAGIC or len(start) < len(_MAGIC) + 4:
@@ -227,9 +227,9 @@ def _open(path: Path, file: BinaryIO) -> tuple[Header, int]:
     return header, len(start) + size
 
 
-def _exactly(path: Path, file: BinaryIO, size: int) -> bytearray:
+def _exactly(path: Path, file: BufferedReader, size: int) -> bytearray:
     data = bytearray(size)
-    if file.readinto(data) != size:  # type: ignore[attr-defined]  # a buffered file has it
+    if file.readinto(data) != size:
         raise StateError(f"{path} ends too early: it is damaged, remove it")
     return data
 

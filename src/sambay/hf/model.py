@@ -212,7 +212,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
             return use_cache and not self.training
         return bool(self.config.use_cache) and not self.training and labels is None and packing.one_per_row
 
-    def _recompute(self, layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - what transformers passes
+    def _recompute(self, layer: int, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - what the part takes and gives
         """Run a part of a layer so that its backward pass computes it anew, in each `every_n_layers`-th layer.
 
         Not reentrant, whatever was asked for: reentrant checkpointing loses the gradients of what is not a
@@ -327,7 +327,7 @@ class Phi4FlashForCausalLM(PreTrainedModel, GenerationMixin):
         self.model.config = self.config.to_sambay()
         return embedding
 
-    def _get_resized_lm_head(  # type: ignore[override, unused-ignore]  # by version  # as above
+    def _get_resized_lm_head(  # type: ignore[override, unused-ignore]  # by version
         self,
         old_lm_head: Head,
         *args: Any,  # noqa: ANN401 - what transformers passes
