@@ -29,7 +29,9 @@ def saved(path):
 
 
 def test_each_line_is_a_turn(chat, tmp_path):
-    result = chat("What is 3 + 4?", "", "And halved?", f"/save {tmp_path / 'x.json'}", options=["--system", "be brief"])
+    # Of random weights a reply may open a thinking, which is shown but not saved.
+    options = ["--system", "be brief", "--hide-thinking"]
+    result = chat("What is 3 + 4?", "", "And halved?", f"/save {tmp_path / 'x.json'}", options=options)
     messages = saved(tmp_path / "x.json")
     assert [role for role, _ in messages] == ["system", "user", "assistant", "user", "assistant"]
     assert result.out == "".join(f"{text}\n" for role, text in messages if role == "assistant" and text)
