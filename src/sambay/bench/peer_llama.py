@@ -81,13 +81,23 @@ class LlamaModel:
         LlamaModel._log = self.api.llama_log_callback(self._listen)
         self.api.llama_log_set(LlamaModel._log, ctypes.c_void_p(0))
         self.api.llama_backend_init()
-        parameters = self.api.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        self.handle = self.api.llama_model_load_from_file(str(path).encode(), parameters)
+        self._path = path
+        self.handle: Any = None
         self.most: int = self.api.llama_max_parallel_sequences()
         """Sequences that a context can hold."""
+        self.load()
+
+    def load(self) -> None:
+        """Load it again after `close`.
+
+        Raises:
+            BackendError: llama.cpp cannot load the file.
+        """
+        parameters = self.api.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self.handle = self.api.llama_model_load_from_file(str(self._path).encode(), parameters)
         if not self.handle:
-            raise BackendError(f"llama.cpp cannot load {path}: {self.complaint()}")
+            raise BackendError(f"llama.cpp cannot load {self._path}: {self.complaint()}")
 
     def _listen(self, level: int, text: bytes, _data: object) -> None:
         """Nothing is printed; the last errors are kept for the sentence that tells of a failure."""
