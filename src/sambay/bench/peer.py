@@ -133,8 +133,7 @@ class Peer:
         if sequences > self.most:
             return f"{sequences:,} sequences are more than the {self.most:,} that it can hold"
         free = free_memory() if free is None else free
-        # A sequence is filled from a copy.
-        needed = cache_bytes(self.shape, sequences, tokens) + cache_bytes(self.shape, 1, tokens)
+        needed = cache_bytes(self.shape, sequences, tokens)
         if free is not None and needed > free:
             return f"its caches of {tokens:,} tokens take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         return None

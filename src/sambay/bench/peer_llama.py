@@ -6,6 +6,7 @@ It is called through the low-level interface of llama-cpp-python, which has one 
 from __future__ import annotations
 
 import ctypes
+import tempfile
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -230,7 +231,9 @@ class LlamaCaches:
         numbers = depth * shape.kv
         dice = np.random.default_rng([0, sequence])
         start, part = 4 * len(header), 12 + 2 * numbers
-        state = np.empty(start + 2 * shape.layers * part + 4 * (self.sequences - sequence - 1), np.uint8)
+        size = start + 2 * shape.layers * part + 4 * (self.sequences - sequence - 1)
+        with tempfile.TemporaryFile() as file:  # gigabytes beside the caches, which the system can put aside
+            state = np.memmap(file, np.uint8, "w+", shape=(size,))
         state[:start] = np.array(header, np.uint32).view(np.uint8)
         for place in range(2 * shape.layers):
             at = start + place * part
