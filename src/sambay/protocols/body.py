@@ -30,11 +30,13 @@ class Body:
 
     Attributes:
         sampling: fields of `SamplingParams` that were given.
+        model: the name of the model that is to answer; None leaves the choice.
         stream: whether the answer is to come in pieces.
         include_usage: whether the last piece is to say what was used.
     """
 
     sampling: Json = field(default_factory=dict)
+    model: str | None = None
     stream: bool = False
     include_usage: bool = False
 
