@@ -145,6 +145,11 @@ class Tokenizer:
         """Whether conversations can be rendered."""
         return "default" in self._templates
 
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the chat template, if there is one."""
+        return self._templates.get("default")
+
     @functools.cached_property
     def renders_tools(self) -> bool:
         """Whether the chat template itself writes what it is given as `tools`."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sambay.engine import Logprob, RequestOutput, StructuredOutputsParams
-from sambay.errors import BodyError, ContextError, ModelNotFoundError, SambaYError
+from sambay.errors import BodyError, ContextError, ModelNotFoundError, NotFoundError, SambaYError
 from sambay.protocols.body import Body, ChatBody, Fields, Json, read_effort, read_format
 from sambay.protocols.tools import Function, Part, Tools, parts_of
 from sambay.tokenizer import Tokenizer
@@ -408,7 +408,7 @@ def completion_logprobs(
 
 def status_of(error: Exception) -> int:
     """The HTTP status of what went wrong: 400 for what a request asks for, 500 for what is not its doing."""
-    if isinstance(error, ModelNotFoundError):
+    if isinstance(error, NotFoundError):
         return 404
     # The base class itself is raised for numbers that overflow, and for our mistakes.
     return 400 if isinstance(error, SambaYError) and type(error) is not SambaYError else 500

@@ -12,9 +12,10 @@ from starlette.responses import Response
 
 from sambay._version import __version__
 from sambay.errors import SambaYError
+from sambay.protocols.responses import Responses
 from sambay.server import failures
 from sambay.server.models import Models
-from sambay.server.routes import openai, operations
+from sambay.server.routes import anthropic, ollama, openai, operations, responses
 from sambay.server.settings import Settings
 
 __all__ = ["create_app"]
@@ -45,11 +46,11 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # pages that load their scripts from elsewhere
         redoc_url=None,
     )
-    app.state.models, app.state.settings = models, settings or Settings()
+    app.state.models, app.state.settings, app.state.responses = models, settings or Settings(), Responses()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, operations):
+    for module in (openai, responses, ollama, anthropic, operations):
         app.include_router(module.router)
     return app
 
