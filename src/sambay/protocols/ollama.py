@@ -312,7 +312,8 @@ def describe(llm: LLM, name: str, created: float) -> Json:
     for path in files:  # names, sizes and beginnings: a model of gigabytes is not read for it
         with path.open("rb") as file:
             mark.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(1 << 16))
-    count, quantised = config.num_parameters(), described_in(llm.directory)
+    count, quantised = config.num_parameters(), described_in(llm.directory) or {}
+    bits = quantised.get("bits", quantised.get("head_bits"))
     return {
         "name": name,
         "model": name,
@@ -325,9 +326,7 @@ def describe(llm: LLM, name: str, created: float) -> Json:
             "family": MODEL_TYPE,
             "families": [MODEL_TYPE],
             "parameter_size": f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.1f}M",
-            "quantization_level": f"Q{quantised.get('bits') or quantised['head_bits']}"
-            if quantised
-            else _DTYPES[llm.model.dtype],
+            "quantization_level": f"Q{bits}" if bits else _DTYPES[llm.model.dtype],
         },
     }
 

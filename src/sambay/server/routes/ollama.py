@@ -157,9 +157,12 @@ async def embed() -> Response:
     raise RefusedError(501, "the models here write text: none of them makes embeddings")
 
 
-@router.api_route("/api/{what:path}", methods=["POST", "DELETE"])
-async def manage(what: str) -> Response:
-    """Refused: models are not pulled, made, copied or deleted here."""
-    if what not in ("pull", "push", "create", "copy", "delete"):
-        raise RefusedError(404, f"there is nothing at /api/{what[:99]}")
-    raise RefusedError(501, f"/api/{what} is not done here: the models are those that `sambay serve` was started with")
+@router.post("/api/pull")
+@router.post("/api/push")
+@router.post("/api/create")
+@router.post("/api/copy")
+@router.delete("/api/delete")
+async def manage(request: Request) -> Response:
+    """Refused."""
+    path = request.url.path
+    raise RefusedError(501, f"{path} is not done here: the models are those that `sambay serve` was started with")
