@@ -90,7 +90,8 @@ class Fields:
     def take(self, name: str, kind: type | tuple[type, ...], what: str, default: Any = None) -> Any:  # noqa: ANN401 - JSON
         """A field, checked to be of a type."""
         value = self._values.pop(name, default)
-        fits = isinstance(value, kind) and (not isinstance(value, bool) or kind is bool)
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        fits = isinstance(value, kind) and (not isinstance(value, bool) or bool in kinds)
         if value is not default and not fits:
             raise BodyError(f"{self._where}{name} is {value!r:.99}: it must be {what}", f"{self._where}{name}")
         return value
