@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from sambay._version import __version__
 from sambay.errors import SambaYError
-from sambay.server import failures
+from sambay.server import failures, page
 from sambay.server.models import Models
 from sambay.server.routes import openai, operations
 from sambay.server.settings import Settings
@@ -49,7 +49,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, operations):
+    for module in (openai, operations, page):
         app.include_router(module.router)
     return app
 

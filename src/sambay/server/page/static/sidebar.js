@@ -7,8 +7,11 @@ import * as store from "./store.js";
 
 const narrow = matchMedia("(max-width: 52rem)");
 
+const shownNow = () =>
+  narrow.matches ? document.body.classList.contains("with-sidebar") : !document.body.classList.contains("without-sidebar");
+
 /** Show or hide the list: beside the conversation, or over it where the window is narrow. */
-export function toggleSidebar(shown = document.body.classList.contains(narrow.matches ? "with-sidebar" : "without-sidebar") !== narrow.matches) {
+export function toggleSidebar(shown = !shownNow()) {
   document.body.classList.toggle("with-sidebar", shown && narrow.matches);
   document.body.classList.toggle("without-sidebar", !shown && !narrow.matches);
   $("scrim").hidden = !(shown && narrow.matches);
