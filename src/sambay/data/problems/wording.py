@@ -183,7 +183,7 @@ def as_typed(dice: Dice, question: str) -> str:
         The question with the same meaning.
     """
     if dice.tidy:
-        return question
+        return question.replace("**", "^")
     head = INSTRUCTION if question.startswith(INSTRUCTION) else ""
     text = question[len(head) :]
     if re.search(r"\d{4}", text) and dice.chance(0.25):
