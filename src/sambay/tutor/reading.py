@@ -236,8 +236,8 @@ def _splits(text: str) -> list[tuple[list[str], bool]]:
     if match := re.fullmatch(r"[(\[]([^()\[\]]*,[^()\[\]]*)[)\]]", stripped):
         return [(_at_commas(match[1]), True)]
     # Several unknowns may be given in any order.
-    text = re.sub(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])", lambda m: m[1].replace(",", ""), text)
-    text = re.sub(r"(?<![\d.])(\d{1,3}(?: \d{3})+)(?![\d/])(?! ?/)", lambda m: m[1].replace(" ", ""), text)
+    text = re.sub(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,])", lambda m: m[1].replace(",", ""), text)
+    text = re.sub(r"(?<![\d.])([1-9]\d{0,2}(?: \d{3})+)(?![\d/])(?! ?/)", lambda m: m[1].replace(" ", ""), text)
     pieces = [piece.strip() for part in _WORDS_OF_LISTS.split(text) for piece in _at_commas(part) if piece.strip()]
     pieces = [sign + rest for piece in pieces for sign, rest in _plus_minus(piece)]
     ways = [(pieces, False)] if pieces else []
