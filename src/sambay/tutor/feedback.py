@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
-from sambay.tutor.judge import Comparison, Judge
-from sambay.tutor.reading import UNITS, Part, Reading, read_answer
+from sambay.data.problems import same_answer
+from sambay.tutor.judge import Comparison, Judge, TooHardError
+from sambay.tutor.reading import UNITS, Part, Reading, UnreadableError, read_answer
 
-__all__ = ["Kind", "Verdict", "check_answer", "letters_of", "number_text", "required_form"]
+__all__ = ["Kind", "Verdict", "check_answer", "letters_of", "number_text", "required_form", "same_value"]
 
 Kind = Literal[
     "right", "rounded", "unreduced", "form", "unfinished", "unreadable", "sign", "point", "percent", "inverted",
@@ -140,7 +141,7 @@ def _check(judge: Judge, question: str, right: Reading, given: Reading, steps: S
     if len(given.parts) < len(right.parts):
         missing = f"{len(right.parts)} values are asked for, and you gave {len(given.parts)}"
         found = _matched(judge, right, given)
-        said = "What you have is right" if found is not None and all(found) else "Not all that you have is right"
+        said = "What you have is right" if all(found) else "Not all that you have is right"
         return Verdict(False, "incomplete", f"{missing}. {said}.")
     if len(given.parts) > len(right.parts):
         wanted = "One value is" if len(right.parts) == 1 else f"{len(right.parts)} values are"
@@ -149,9 +150,9 @@ def _check(judge: Judge, question: str, right: Reading, given: Reading, steps: S
         return Verdict(False, "unit", _WORDS["unit"])
     if len(right.parts) > 1:
         found = _matched(judge, right, given)
-        if found is not None and all(found):
+        if all(found):
             return _right(question)
-        which = "" if found is None or not any(found) else " Some of the values are right."
+        which = "" if not any(found) else " Some of the values are right."
         return Verdict(False, "wrong", f"That is not it yet.{which}")
     a, b = right.parts[0], given.parts[0]
     unknowns = {a.name} if a.name else letters_of(question) if "=" in question else frozenset()
@@ -188,7 +189,7 @@ def _other_dimension(right: Part, given: Part) -> bool:
     return one is not None and two is not None and one[0] != two[0]
 
 
-def _matched(judge: Judge, right: Reading, given: Reading) -> list[bool] | None:
+def _matched(judge: Judge, right: Reading, given: Reading) -> list[bool]:
     """For each value that was given whether it is one of the right ones, each used once."""
     if right.ordered and given.ordered and len(right.parts) == len(given.parts):
         pairs = [_pairs(a, b)[0] for a, b in zip(right.parts, given.parts, strict=True)]
@@ -327,3 +328,23 @@ def _results(steps: Sequence[str], e: Fraction) -> set[Fraction]:
         if match := re.search(r"= (-?\d+(?:/[1-9]\d*|\.\d+)?)\Z", step):
             found.add(Fraction(match[1]))
     return {value for value in found if value != e and abs(value) >= 10}
+
+
+def same_value(judge: Judge, a: str, b: str) -> bool:
+    """Whether two answers say the same, in whatever form; what cannot be read or compared is not the same.
+
+    Args:
+        judge: compares.
+        a: one answer.
+        b: the other.
+    """
+    if same_answer(a, b):
+        return True
+    try:
+        letters = letters_of(a) | letters_of(b)
+        one, two = read_answer(a, letters)[0], read_answer(b, letters)[0]
+        if one.words or two.words or len(one.parts) != len(two.parts):
+            return bool(one.words) and one.words == two.words
+        return all(_matched(judge, one, two))
+    except (UnreadableError, TooHardError):
+        return False
