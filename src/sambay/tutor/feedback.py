@@ -21,8 +21,8 @@ __all__ = ["Kind", "Verdict", "check_answer", "letters_of", "number_text", "requ
 
 Kind = Literal[
     "right", "rounded", "unreduced", "form", "unfinished", "unreadable", "sign", "point", "percent", "inverted",
-    "operation", "intermediate", "swapped", "digit", "numerator", "denominator", "close", "unit", "incomplete", "surplus",
-    "words", "wrong",
+    "operation", "intermediate", "swapped", "digit", "numerator", "denominator", "close", "unit", "incomplete",
+    "surplus", "words", "wrong",
 ]  # fmt: skip
 """What an answer is; "right" is right, "rounded" and "unreduced" too where `Verdict.correct` says so."""
 
@@ -162,7 +162,9 @@ def _check(judge: Judge, question: str, right: Reading, given: Reading, steps: S
     if any(one.equal for one in comparisons):
         return _right_value(question, a, b, comparisons[0].given)
     if not comparisons[0].read:
-        return Verdict(False, "unreadable", "That could not be read as mathematics: write it such as 12, 3/4 or 3x + 5.")
+        return Verdict(
+            False, "unreadable", "That could not be read as mathematics: write it such as 12, 3/4 or 3x + 5."
+        )
     return _mistake(question, a, b, comparisons[0], steps)
 
 
@@ -225,7 +227,9 @@ def _right_value(question: str, right: Part, given: Part, value: Fraction | None
     if whole and given.form in ("fraction", "mixed") and not (given.latex.endswith("}{1}") or wanted == "fraction"):
         return Verdict(False, "unfinished", "That has the right value, but it is a whole number: divide it out.")
     if wanted == "reduced" and not reduced:
-        return Verdict(False, "unreduced", "The value is right, but it can still be reduced: is there a common divisor?")
+        return Verdict(
+            False, "unreduced", "The value is right, but it can still be reduced: is there a common divisor?"
+        )
     misses = {
         "mixed": given.form != "mixed" and not whole,
         "fraction": given.form not in ("fraction", "integer"),
@@ -273,9 +277,8 @@ def _kind_of(question: str, e: Fraction, g: Fraction, given: Part, steps: Sequen
         for power in range(1, 7):
             if g == e * 10**power or g == e / 10**power:
                 size = "large" if abs(g) > abs(e) else "small"
-                return "point", (
-                    f"The digits are right, but it is {10**power} times too {size}: look at zeros and the decimal point."
-                )
+                times = f"{10**power} times too {size}"
+                return "point", f"The digits are right, but it is {times}: look at zeros and the decimal point."
         if g == 1 / e:
             return "inverted", ""
     if operation := _other_operation(question, e, g):
@@ -311,7 +314,9 @@ def _near(e: Fraction, g: Fraction) -> Kind:
 
 def _other_operation(question: str, e: Fraction, g: Fraction) -> str | None:
     """What seems to have been done with the two numbers of a question."""
-    numbers = [Fraction(n) for n in re.findall(r"(?<![\w/.])\d+(?:/\d+|\.\d+)?(?![\w/])", question) if not n.endswith("/0")]
+    numbers = [
+        Fraction(n) for n in re.findall(r"(?<![\w/.])\d+(?:/\d+|\.\d+)?(?![\w/])", question) if not n.endswith("/0")
+    ]
     if len(numbers) != 2:
         return None
     a, b = numbers

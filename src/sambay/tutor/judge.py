@@ -184,7 +184,8 @@ class Judge:
             env=environment,
             start_new_session=True,  # Ctrl-C is for us
         )
-        self._replies = replies = queue.Queue()
+        replies: queue.Queue[bytes] = queue.Queue()
+        self._replies = replies
 
         def read() -> None:
             assert process.stdout is not None

@@ -82,18 +82,19 @@ UNITS: Final[dict[str, tuple[str, Fraction]]] = {
         ("length", {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": 1, "km": 1000, "millimeter": "1/1000",
                     "centimeter": "1/100", "meter": 1, "kilometer": 1000, "metre": 1, "kilometre": 1000,
                     "centimetre": "1/100", "millimetre": "1/1000"}),
-        ("imperial length", {"inch": 1, "inches": 1, "in": 1, "foot": 12, "feet": 12, "ft": 12, "yard": 36, "mile": 63360,
-                             "mi": 63360}),
+        ("imperial length", {"inch": 1, "inches": 1, "in": 1, "foot": 12, "feet": 12, "ft": 12, "yard": 36,
+                             "mile": 63360, "mi": 63360}),
         ("mass", {"mg": "1/1000", "g": 1, "kg": 1000, "t": 1000000, "gram": 1, "kilogram": 1000, "ton": 1000000}),
         ("time", {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600,
                   "day": 86400, "week": 604800}),
-        ("volume", {"ml": "1/1000", "cl": "1/100", "dl": "1/10", "l": 1, "liter": 1, "litre": 1, "milliliter": "1/1000"}),
+        ("volume", {"ml": "1/1000", "cl": "1/100", "dl": "1/10", "l": 1, "liter": 1, "litre": 1,
+                    "milliliter": "1/1000"}),
         ("dollars", {"$": 1, "dollar": 1, "cent": "1/100", "¢": "1/100"}),
         ("euros", {"€": 1, "euro": 1}),
         ("pounds", {"£": 1, "pound": 1, "pence": "1/100", "penny": "1/100"}),
         ("speed", {"km/h": 1, "kph": 1, "mph": "1609344/1000000"}),
     )
-    for name, factor in ((name, Fraction(factor)) for name, factor in units.items())
+    for name, factor in ((name, Fraction(str(factor))) for name, factor in units.items())
 }  # fmt: skip
 """Units of the same dimension can be converted; any other word after a number is a name of things."""
 
@@ -183,7 +184,9 @@ def read_sides(line: str, letters: frozenset[str] = frozenset()) -> tuple[str, .
     if "=" not in text or any(sign in text for sign in "<>≤≥≠"):
         return None
     text = _LEADING.sub("", text).strip()
-    if rest := re.fullmatch(r"(.+?)[÷/:](.+?)=(.+?)\s*(?:,\s*)?(?:rest|remainder|rem|r)\.?\s*(\d+)", text, re.IGNORECASE):
+    if rest := re.fullmatch(
+        r"(.+?)[÷/:](.+?)=(.+?)\s*(?:,\s*)?(?:rest|remainder|rem|r)\.?\s*(\d+)", text, re.IGNORECASE
+    ):
         left, by, whole, over = (_expression(part, letters).latex for part in rest.groups())
         return left, rf"{_bracketed(by)} \cdot {_bracketed(whole)} + {over}"
     sides = [side for side in text.split("=") if side.strip(" ?.")]
@@ -310,7 +313,9 @@ def _tokens(text: str) -> list[_Token]:
             spaced = True
             continue
         if kind == "other" or (kind == "command" and piece not in (r"\frac", r"\dfrac", r"\tfrac", r"\sqrt")):
-            raise UnreadableError(f"{piece[:20]!r} cannot be read in {text.strip()[:60]!r}: use numbers, letters and signs")
+            raise UnreadableError(
+                f"{piece[:20]!r} cannot be read in {text.strip()[:60]!r}: use numbers, letters and signs"
+            )
         if kind == "number" and sum(c.isdigit() for c in piece) > _MOST_DIGITS:
             raise UnreadableError(f"a number has more than {_MOST_DIGITS} digits, which are the most that are read")
         out.append(_Token(kind, piece, spaced))
@@ -494,22 +499,20 @@ class _Grammar:
             return rf"\frac{{{self._group()}}}{{{self._group()}}}"
         if token.text in ("√", r"\sqrt") or token.text.lower() == "sqrt":
             return self._root()
-        if token.kind == "word" and (len(token.text) == 1 or set(token.text) <= self.letters or len(token.text) <= 3):
-            self.at -= 1
-            if self._is_letters(token):
-                self.at += 1
-                return token.text if self.pretty or len(token.text) == 1 else r" \cdot ".join(token.text)
-        self.at = max(self.at - 1, 0) if self._peek(-1) is token else self.at
+        self.at -= 1
+        if token.kind == "word" and self._is_letters(token):
+            self.at += 1
+            return token.text if self.pretty or len(token.text) == 1 else r" \cdot ".join(token.text)
         raise self._stuck()
 
     def _number(self, text: str) -> str:
         whole, point, decimals = text.partition(".")
         top, sign, bottom = self._peek(), self._peek(1), self._peek(2)
-        if not point and top is not None and top.spaced and top.kind == "number" and sign is not None and bottom is not None:
-            if sign.text in "/⁄" and bottom.kind == "number" and not ({"."} & set(top.text + bottom.text)):
-                self.at += 3
-                fraction = rf"\frac{{{top.text}}}{{{bottom.text}}}"
-                return f"{text}{fraction}" if self.pretty else _bracketed(f"{text} + {fraction}")
+        mixed = [one.kind for one in (top, bottom) if one is not None] == ["number", "number"] and not point
+        if mixed and top is not None and bottom is not None and top.spaced and sign is not None and sign.text == "/":
+            self.at += 3
+            fraction = rf"\frac{{{top.text}}}{{{bottom.text}}}"
+            return f"{text}{fraction}" if self.pretty else _bracketed(f"{text} + {fraction}")
         if not point and top is not None and top.text in (r"\frac", r"\dfrac", r"\tfrac"):
             self.at += 1
             fraction = rf"\frac{{{self._group()}}}{{{self._group()}}}"
@@ -547,7 +550,11 @@ class _Grammar:
                 words.append("/")
             elif token.text == "^" and words and (power := self._peek(1)) is not None:
                 self.at += 1
-                inner = power.text if power.kind == "number" else "".join(t.text for t in self.tokens[self.at : self.at + 3])
+                inner = (
+                    power.text
+                    if power.kind == "number"
+                    else "".join(t.text for t in self.tokens[self.at : self.at + 3])
+                )
                 self.at += 0 if power.kind == "number" else 2
                 words.append(inner.strip("(){}"))
             elif token.text == "." and words:

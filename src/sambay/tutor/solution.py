@@ -28,7 +28,7 @@ class Step:
 # What to think of first, by topic and kind; the kinds are those of the generator.
 _IDEAS: Final = {
     "arithmetic": "Write the numbers below each other, ones under ones, and go from right to left.",
-    "arithmetic/add": "Add column by column from the right: ones to ones, tens to tens. What is more than 9 is carried.",
+    "arithmetic/add": "Add column by column from the right: ones to ones, tens to tens; what is over 9 is carried.",
     "arithmetic/add_3": "Add two of the numbers first, then the third to their sum.",
     "arithmetic/sub": "Subtract column by column from the right; where the upper digit is too small, borrow from the "
     "next column. If the second number is the larger one, the result is negative.",

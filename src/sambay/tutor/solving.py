@@ -67,7 +67,9 @@ class Solved:
         )
 
 
-def prompts_for(llm: LLM, question: str, votes: int = VOTES) -> list[tuple[tuple[str | None, list[int]], SamplingParams]]:
+def prompts_for(
+    llm: LLM, question: str, votes: int = VOTES
+) -> list[tuple[tuple[str | None, list[int]], SamplingParams]]:
     """What to ask the model: the likeliest solution, and then the others. The same question has the same seeds.
 
     Args:

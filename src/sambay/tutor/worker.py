@@ -6,6 +6,7 @@ and the process one of memory, both kept by the system: what is too hard ends th
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import sys
@@ -23,12 +24,12 @@ _CONFIG = [LatexExtractionConfig()]
 def _load(latex: str) -> Any:  # noqa: ANN401 - sympy's expressions, relations and sets have no common type
     """The expression, or None where math-verify cannot read it."""
     # The time is limited from outside: its own timeout would need the alarm of this process.
-    found = math_verify.parse(f"${latex}$", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None)  # type: ignore[arg-type]  # None is documented, and not in its annotation
+    found = math_verify.parse(f"${latex}$", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
     return found[0] if found and not isinstance(found[0], str) else None
 
 
 def _value(expression: Any) -> str | float | None:  # noqa: ANN401
-    """ "3/4" for a rational number, a float for another real one, "undefined", or None for what is no number."""
+    """Return "3/4" for a rational number, a float for another real one, "undefined", or None for what is no number."""
     if not isinstance(expression, sympy.Expr) or expression.free_symbols:
         return None
     done = expression.doit()
@@ -61,9 +62,7 @@ def _statement(sides: list[str]) -> dict[str, Any]:
     if any(not isinstance(one, sympy.Expr) for one in expressions):
         return {"read": False}
     values = [_value(one) for one in expressions]
-    differences = [
-        sympy.simplify(a.doit() - b.doit()) for a, b in zip(expressions, expressions[1:], strict=False)
-    ]
+    differences = [sympy.simplify(a.doit() - b.doit()) for a, b in itertools.pairwise(expressions)]
     broken = next((at for at, one in enumerate(differences) if one != 0), None)
     unknowns = sorted({str(symbol) for one in differences for symbol in one.free_symbols})
     return {"read": True, "values": values, "broken": broken, "unknowns": unknowns}

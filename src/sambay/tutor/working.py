@@ -137,7 +137,11 @@ def _of_numbers(text: str, sides: tuple[str, ...], statement: Statement, known: 
         return Line(text, "false", "The two sides are not equal.")
     computed = re.search(r"\d\s*[-+*/×÷·:^]", shown[0]) is not None
     if computed and re.fullmatch(r"-?[\d.,/ ]+", shown[1].strip(" .")):
-        return Line(text, "false", f"{_last_words(shown[0])} is {number_text(left)}, not {shown[1].strip(' .')}.{_why(left, right)}")
+        return Line(
+            text,
+            "false",
+            f"{_last_words(shown[0])} is {number_text(left)}, not {shown[1].strip(' .')}.{_why(left, right)}",
+        )
     return Line(text, "false", f"The left side is {number_text(left)}, the right side {number_text(right)}.")
 
 
