@@ -57,7 +57,7 @@ def serve(
     """Serve models over HTTP, in OpenAI's protocol."""
     _require()
     from sambay.server import Models, ServedModel, create_app
-    from sambay.server.listen import bind, run
+    from sambay.server.listen import bind, make_config, run
 
     listener = bind(host, port)
     served = []
@@ -80,7 +80,7 @@ def serve(
     app = create_app(Models(served))
     shown = f"[{host}]" if ":" in host else host
     screen = Screen(sys.stdout)
-    run(app, listener, ready=lambda: screen.write(f"http://{shown}:{listener.getsockname()[1]}\n"))
+    run(make_config(app), listener, ready=lambda: screen.write(f"http://{shown}:{listener.getsockname()[1]}\n"))
 
 
 def _require() -> None:
