@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from sambay._version import __version__
 from sambay.errors import SambaYError
-from sambay.server import failures
+from sambay.server import failures, page
 from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
 from sambay.server.models import Models
@@ -55,7 +55,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, operations):
+    for module in (openai, operations, page):
         app.include_router(module.router)
     # What is added last comes first.
     app.add_middleware(Gate, settings=settings, doors=doors)
