@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal
@@ -16,7 +17,7 @@ from sambay.data.problems.answers import boxed
 from sambay.data.problems.wording import in_words
 from sambay.errors import SambaYError
 
-__all__ = ["Part", "Reading", "UnreadableError", "read_answer", "read_sides", "shown"]
+__all__ = ["Part", "Reading", "UnreadableError", "markdown", "read_answer", "read_sides", "shown"]
 
 LONGEST: Final = 400
 _MOST_DIGITS, _MOST_TOKENS, _DEEPEST, _LARGEST_POWER = 40, 160, 24, 2000
@@ -563,3 +564,22 @@ class _Grammar:
                 break
             self.at += 1
         return " ".join(words).replace(" / ", "/").lower()
+
+
+def markdown(text: str) -> str:
+    """A line of a problem or a solution with its mathematics set as such, as the Markdown that pages render.
+
+    Args:
+        text: as the generator or a model wrote it; what has LaTeX delimiters already stays as it is.
+    """
+    if re.search(r"\$[^$\d]|\\[(\[]|\\begin", text):
+        return text
+    with suppress(UnreadableError):
+        if re.search(r"[-+×÷/^=*<>]", text) and not re.search(r"[A-Za-z]{2}", text.replace("\\frac", "")):
+            return rf"\({shown(text)}\)"
+    text = re.sub(r"\$(?=\d)", r"\\$", text)
+    text = re.sub(r"(\\boxed\{(?:[^{}]|\{[^{}]*\})*\})", r"\\(\1\\)", text)
+    text = re.sub(r"(?<!\()(?<!\\boxed\{)(\d*\\frac\{\d+\}\{\d+\})", r"\\(\1\\)", text)
+    text = re.sub(r"(?<![\w/.,(])(\d+) (\d+) ?/ ?(\d+)(?![\w/.]\d)(?![\w/])", r"\\(\1\\frac{\2}{\3}\\)", text)
+    text = re.sub(r"(?<![\w/.,{])(\d+) ?/ ?(\d+)(?![\w/])", r"\\(\\frac{\1}{\2}\\)", text)
+    return re.sub(r"(?<![\w.])(\d+)\^(\d+)(?![\w.]\d)", r"\\(\1^{\2}\\)", text)

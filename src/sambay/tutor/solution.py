@@ -114,7 +114,7 @@ def _closing(lines: Sequence[str], at: int) -> tuple[int, str]:
     head, colon, _ = line.partition(":")
     if colon and re.search(r"\d [-+×÷] \(?-?\d", head):
         for end in range(at + 1, len(lines)):
-            if lines[end].startswith(f"{head} = "):
+            if lines[end].startswith(f"{head} = ") and ":" not in lines[end]:
                 return end, lines[end]
     if turned := re.fullmatch(r"(.+ [-+] .+) = -\(.+\)", line):
         for end in range(at + 1, len(lines)):

@@ -28,7 +28,7 @@ export class ApiError extends Error {
   }
 }
 
-async function request(path, { body, signal } = {}) {
+export async function request(path, { body, signal } = {}) {
   let response;
   try {
     response = await fetch(path, {
