@@ -21,7 +21,8 @@ def model(request):
     config = SambaYConfig(
         vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=8, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, sliding_window=64, mamba_d_state=4, mamba_dt_rank=2,
-        max_position_embeddings=1024, bos_token_id=0, eos_token_id=1, pad_token_id=0, differential_attention=request.param,
+        max_position_embeddings=1024, bos_token_id=0, eos_token_id=1, pad_token_id=0,
+        differential_attention=request.param,
     )  # fmt: skip
     return SambaY.random(config, seed=3)
 
@@ -77,7 +78,7 @@ def same(one, two, exact):
 @pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_holds_is_all_there_was(model, backend, cache_dtype):
-    """Sequences with drafts and without, side by side; any number of drafts holds; again and again, to the next tile."""
+    """Sequences with drafts and without, side by side; any number of drafts holds, again and again."""
     dice = random.Random(1)
     exact = backend == "native"
     texts = [[dice.randrange(model.config.vocab_size) for _ in range(length)] for length in LENGTHS]
