@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "ContextError",
     "MissingExtraError",
+    "ModelNotFoundError",
     "PromptError",
     "SambaYError",
     "SamplingError",
@@ -64,6 +65,10 @@ class BodyError(SambaYError):
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class ModelNotFoundError(SambaYError):
+    """A request for a model that is not served."""
 
 
 class BackendError(SambaYError):

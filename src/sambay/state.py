@@ -181,8 +181,7 @@ class SharedKV:
                 f"{pages} pages of {PAGE_SIZE} tokens are needed and {len(self.free)} of {self.tiles.pages} are free: "
                 "close a sequence or make a larger pool"
             )
-        have = self.tiles.pages
-        extra = max(have, pages - len(self.free))
+        extra = max(have := self.tiles.pages, pages - len(self.free))
         with torch.inference_mode(False):  # the cache may be continued outside of it
             self.tiles.grow(extra)
         self.free[:0] = range(have + extra - 1, have - 1, -1)
@@ -531,11 +530,13 @@ class StatePool:
                 f"{self.config.max_position_embeddings}: shorten the prompt or generate fewer tokens"
             )
         parts = list(zip(chosen, batch.starts, batch.lengths, strict=True))
-        self.shared.need(sum(self.shared.missing(slot, start + length, start) for slot, start, length in parts))
+        missing = sum(self.shared.missing(slot, start + length, start) for slot, start, length in parts)
+        self.shared.need(missing)
         for slot, start, length in parts:
             if slot in self._free:
                 self._take(slot)
-            self.shared.reserve(slot, start + length, start)
+            if missing:  # the engine has reserved what a step needs
+                self.shared.reserve(slot, start + length, start)
         return batch
 
     def check(self, config: SambaYConfig, dtypes: Sequence[torch.dtype], device: torch.device) -> None:
@@ -566,8 +567,7 @@ class StatePool:
 
     def advance(self, batch: Batch) -> None:
         """Record that the tokens of a batch have been seen, but for those of sequences with drafts, see `settle`."""
-        assert batch.slots is not None
-        for s, (slot, start, length) in enumerate(zip(batch.slots, batch.starts, batch.lengths, strict=True)):
+        for s, (slot, start, length) in enumerate(zip(batch.slots or (), batch.starts, batch.lengths, strict=True)):
             self.lengths[slot] = start if batch.drafts and batch.drafts[s] else start + length
 
     def settle(self, batch: Batch, sequence: int, count: int) -> None:

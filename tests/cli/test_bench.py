@@ -151,9 +151,23 @@ def test_threads(sambay, checkpoint):
         (["decode", "--plot", "/no/such/place/a.png"], "/no/such/place: no such directory"),
         (["decode", "--save", "/no/such/place/a.jsonl"], "/no/such/place: no such directory"),
         (["decode", "--dtype", "int8"], "int8"),
-        (["throughput", "--memory", "much"], "--memory 'much' is no amount of memory: give one such as 20GB or 512MiB"),
-        (["throughput", "--memory", "1kB", "--generate", "1"], "a memory of 1e-06 GB is too small: the weights and"),
-        (["throughput", "--generate", "32768"], "a prompt of 2048 and 32768 generated tokens make 34816 tokens, more"),
+        (
+            ["throughput", "--batch", "1", "--memory", "much"],
+            "--memory 'much' is no amount of memory: give one such as 20GB or 512MiB",
+        ),
+        (
+            ["throughput", "--batch", "1", "--memory", "1kB", "--generate", "1"],
+            "a memory of 1e-06 GB is too small: the weights and",
+        ),
+        (["throughput", "--memory", "1GB"], "--memory goes with --batch only"),
+        (["throughput", "--points", "3"], "--points goes with --batch only"),
+        (["throughput", "--peer", "llama.cpp"], "--peer goes with --batch only"),
+        (["throughput", "--batch", "1", "--requests", "3"], "--requests does not go with --batch"),
+        (["throughput", "--requests", "3"], "3 requests cannot be 32 at once: ask for more requests"),
+        (
+            ["throughput", "--batch", "1", "--generate", "32768"],
+            "a prompt of 2048 and 32768 generated tokens make 34816 tokens, more",
+        ),
         (["decode", "--peer", "vllm"], "there is no peer 'vllm': choose llama.cpp"),
         (["decode", "--peer", "llama.cpp", "--peer-flash", "x"], "--peer-flash x is no setting: choose better or on"),
     ],
@@ -184,6 +198,21 @@ def test_prefix(sambay, checkpoint, tmp_path):
     assert found["shapes"] == {"prompt": 80, "turns": 2, "new": 3, "generate": 2, "rounds": 1}
 
 
+def test_requests_at_once(sambay, checkpoint, tmp_path):
+    plot = tmp_path / "plot.svg"
+    typed = ("bench", "throughput", checkpoint, "--concurrency", "1,2", "--generate", 3, "--rounds", 1)
+    result = sambay(*typed, "--plot", plot)
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[3].split()[:3] == ["at", "once", "requests"]
+    assert [line.split()[:2] for line in lines[4:6]] == [["1", "2"], ["2", "2"]]
+    assert "requests at once" in plot.read_text(encoding="utf-8")
+    found = json.loads(sambay(*typed, "--json", "--prompt", "5").out)
+    assert found["mode"] == "concurrency"
+    assert found["shapes"] == {"concurrency": [1, 2], "requests": 2, "prompt": 5, "generate": 3, "rounds": 1}
+    assert [row["prompt_tokens"] for row in found["results"]] == [10, 10]
+
+
 def test_unknown_models_and_modes(sambay, tmp_path):
     check(sambay("bench", "decode", tmp_path / "nope"), "does not exist")
     check(sambay("bench", "decode", "random:huge"), "there is no preset 'huge'")
@@ -201,7 +230,7 @@ def test_without_matplotlib(sambay, checkpoint, monkeypatch, tmp_path):
 @pytest.mark.parametrize("mode", SMALL)
 def test_without_the_peer(sambay, checkpoint, monkeypatch, mode):
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    result = sambay("bench", mode, checkpoint, "--peer", "llama.cpp")
+    result = sambay("bench", mode, checkpoint, *SMALL[mode], "--peer", "llama.cpp")
     check(result, "--peer llama.cpp needs llama-cpp-python, which is not installed: pip install 'sambay[peer]'")
 
 

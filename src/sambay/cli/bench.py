@@ -36,6 +36,7 @@ sambay bench decode random:phi4-mini-flash --batch 1 --peer llama.cpp
 
 _OUTPUT = "Output"
 _PEER = "Peer"
+_ENGINE, _SAMPLED = "Requests through the engine", "Steps of long generations"
 _WIDEST = 150
 """Columns of a table, of which none is cut: a narrower terminal breaks the lines."""
 
@@ -235,20 +236,54 @@ def latency(
 def throughput(
     context: typer.Context,
     model: Model = None,
-    batch: Annotated[str, typer.Option(help="Sequences that are generated together; several, with commas.")] = (
-        "1,2,4,8,16"
-    ),
-    prompt: Prompt = 2048,
-    generate: Generate = None,
+    concurrency: Annotated[
+        str, typer.Option(help="Requests that run at once; several numbers, with commas.", rich_help_panel=_ENGINE)
+    ] = "1,2,4,8,16,32",
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Requests in all; by default as many as the largest number at once.",
+            rich_help_panel=_ENGINE,
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens before the first one that is generated, at random. By default school problems, which end as "
+            "they do; 2048 with --batch.",
+            show_default=False,
+        ),
+    ] = None,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens that are generated at most; by default 256; with --batch 32768, or what the context has room "
+            "for.",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            help="Sequences of a long generation whose steps are timed at some depths; several numbers, with commas.",
+            rich_help_panel=_SAMPLED,
+            show_default=False,
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option(
             help="Measure as many sequences, too, as so much memory holds to their end, such as 20GB.",
+            rich_help_panel=_SAMPLED,
             show_default=False,
         ),
     ] = None,
-    points: Points = 5,
-    tokens: Steps = 4,
+    points: Annotated[int, typer.Option(min=2, help="Depths that are measured.", rich_help_panel=_SAMPLED)] = 5,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Steps of a round.", rich_help_panel=_SAMPLED)] = 4,
     rounds: Rounds = 5,
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
@@ -260,25 +295,47 @@ def throughput(
     plot: Plot = None,
     save: Save = None,
 ) -> None:
-    """Show how many tokens a second several sequences make that are generated together, in the mean of a generation.
+    """Show how many tokens a second requests make that run at once, against one after another.
 
-    It is not one long run: steps are timed at some depths, and the cost between them is interpolated.
+    They are real ones, through the engine: prompts, choosing tokens, text. With --batch it is long generations instead,
+    and not one long run: steps are timed at some depths, and the cost between them is interpolated.
     """
-    batches = _numbers("--batch", batch, 1)
+    sampled = batch is not None
+    for name in ("concurrency", "requests") if sampled else ("memory", "points", "tokens", "peer", "peer_flash"):
+        if _given(context, name):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} does not go with --batch" if sampled else f"{option} goes with --batch only")
+    if not sampled:
+        levels = _numbers("--concurrency", concurrency, 1)
+        run = _Run(context, "concurrency", as_json, plot, save, threads)
+        found = run.open(model, dtype, kv_cache_dtype, mmap)
+        count, most = requests or max(levels), generate or 256
+        with task_progress("Measuring") as bar:
+            from sambay.bench.concurrency import measure_concurrency
+
+            results = measure_concurrency(
+                found.model, found.tokenizer, levels,
+                requests=count, prompt=prompt, generate=most, rounds=rounds, progress=bar.update,
+            )  # fmt: skip
+        shapes = {"concurrency": levels, "requests": count, "prompt": prompt, "generate": most, "rounds": rounds}
+        run.finish(shapes, results)
+        return
+    batches = _numbers("--batch", batch or "", 1)
     from sambay.engine.budget import memory_bytes  # torch takes a second, which help need not wait for
 
     budget = None if memory is None else memory_bytes(memory, "--memory")
     run = _Run(context, "throughput", as_json, plot, save, threads, peer, peer_flash)
     found, other = run.open(model, dtype, kv_cache_dtype, mmap), run.open_peer()
-    length = _length(found, prompt, generate)
+    before = prompt or 2048
+    length = _length(found, before, generate)
     with task_progress("Measuring") as bar:
         from sambay.bench.generation import measure_throughput
 
         results = measure_throughput(
-            found.model, batches, prompt, length,
+            found.model, batches, before, length,
             points=points, tokens=tokens, rounds=rounds, memory=budget, peer=other, progress=bar.update,
         )  # fmt: skip
-    shapes = {"batch": batches, "prompt": prompt, "generate": length, "memory": budget}
+    shapes = {"batch": batches, "prompt": before, "generate": length, "memory": budget}
     run.finish(shapes | {"points": points, "tokens": tokens, "rounds": rounds}, results)
 
 
@@ -358,7 +415,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "latency": (latency, "Examples:\n\nsambay bench latency random:phi4-mini-flash:4 --plot latency.png\n"),
     "throughput": (
         throughput,
-        "Examples:\n\nsambay bench throughput --batch 1,16 --prompt 512 --generate 64\n\n"
+        "Examples:\n\nsambay bench throughput --concurrency 1,16 --plot throughput.png\n\n"
+        "sambay bench throughput random:phi4-mini-flash:4 --concurrency 1,16 --prompt 128 --generate 32\n\n"
         "sambay bench throughput random:phi4-mini-flash:4 --batch 1 --memory 20GB --peer llama.cpp\n",
     ),
     "prefix": (prefix, "Examples:\n\nsambay bench prefix --prompt 7000 --turns 5 --plot prefix.png\n"),
@@ -379,6 +437,12 @@ def _numbers(option: str, text: str, least: int) -> list[int]:
         if int(word) not in found:
             found.append(int(word))
     return found
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether a person gave this option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _length(found: BenchModel, prompt: int, generate: int | None) -> int:

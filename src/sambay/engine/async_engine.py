@@ -59,7 +59,7 @@ class AsyncEventStream(AsyncIterator[StreamEvent]):
         try:
             event = await self._mailbox.events.get()
         except asyncio.CancelledError:
-            self._close()
+            self.close()
             raise
         if event is not None:
             return event
@@ -69,10 +69,11 @@ class AsyncEventStream(AsyncIterator[StreamEvent]):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Abort the request if it still runs; no further events come."""
-        self._close()
+        """As `close`."""
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Abort the request if it still runs; no further events come."""
         if not self._closed:
             self._closed = True
             self._engine.abort(self._mailbox)
@@ -83,10 +84,10 @@ class AsyncEventStream(AsyncIterator[StreamEvent]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close()
 
     def __del__(self) -> None:
-        self._close()
+        self.close()
 
 
 class AsyncEngine:
@@ -137,9 +138,13 @@ class AsyncEngine:
         mailbox = _Mailbox()
 
         def add() -> None:
-            mailbox.output = self.llm.engine.add(
-                text, ids, params, on_event=mailbox.push, priority=priority, deadline=deadline
-            )
+            try:
+                mailbox.output = self.llm.engine.add(
+                    text, ids, params, on_event=mailbox.push, priority=priority, deadline=deadline
+                )
+            except Exception as error:  # what `check` did not see: the matter of this request, not of the thread
+                mailbox.end(error)
+                return
             self._open.append(mailbox)
 
         self._order(add)

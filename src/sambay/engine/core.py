@@ -62,6 +62,9 @@ class Engine:
         speculation: whether texts that repeat themselves are drafted. "auto" leaves it where a token could depend on
             what else is computed.
 
+    Attributes:
+        model_seconds: spent in the model so far; the rest of the steps' time is the engine's own (on the CPU).
+
     Raises:
         ConfigError: the memory does not hold one sequence, or the directory cannot be used.
         BackendError: `deterministic`, and it could be so.
@@ -101,9 +104,8 @@ class Engine:
         self._names = itertools.count()
         self._requests: dict[str, Request] = {}
         self._stepping = False
-        self._spent = 0.0
-        """Seconds that the model took in this step."""
         self._aborted: list[str] = []
+        self.model_seconds = 0.0
 
     @property
     def busy(self) -> bool:
@@ -303,9 +305,9 @@ class Engine:
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
         if len(ids) > sum(share.tokens for share in shares):
             batch = replace(batch, drafts=tuple(share.drafts for share in shares))
-        begin = time.perf_counter()
+        spent, before = self.model_seconds, time.perf_counter()
         rows = iter(self.model.run(batch, self.pool))
-        self._spent = time.perf_counter() - begin
+        self.model_seconds += time.perf_counter() - before
         self.pool.advance(batch)
         events: list[StreamEvent] = []
         for place, (share, asks) in enumerate(zip(shares, wanted, strict=True)):
@@ -327,7 +329,7 @@ class Engine:
                 request.forked, request.logits = self.keeper.set_aside(completion.slot), logits.clone()
             events += self._sample(completion, logits)
         if self._speculator is not None and all(share.tokens == 1 for share in shares):
-            self._speculator.took(len(shares), len(ids), self._spent)
+            self._speculator.took(len(shares), len(ids), self.model_seconds - spent)
         return events
 
     def _verify(self, completion: Completion, rows: Sequence[Tensor], batch: Batch, place: int) -> list[StreamEvent]:
@@ -351,7 +353,7 @@ class Engine:
         """Bring a sequence with drafts to the end of those tokens that it computed and that hold."""
         begin = time.perf_counter()
         self.pool.settle(batch, place, count)
-        self._spent += time.perf_counter() - begin
+        self.model_seconds += time.perf_counter() - begin
         self.keeper.computed(completion, count)
 
     def _sample(

@@ -30,7 +30,7 @@ from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 __all__ = ["LLM", "EventStream", "Prompt", "resolve_device"]
 
 Prompt: TypeAlias = str | Sequence[int] | Mapping[str, Any]
-"""Text, token ids, or a mapping with `prompt` or `prompt_token_ids`."""
+"""Text, token ids, or a mapping with `prompt` or `prompt_token_ids`; with both the ids are run."""
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -420,9 +420,10 @@ class LLM:
         return outputs
 
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        text = None
         if isinstance(prompt, Mapping):
             if "prompt_token_ids" in prompt:
-                prompt = prompt["prompt_token_ids"]
+                text, prompt = prompt.get("prompt"), prompt["prompt_token_ids"]
             elif "prompt" in prompt:
                 prompt = prompt["prompt"]
             else:
@@ -434,7 +435,7 @@ class LLM:
         ids: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if isinstance(ids, Sequence) and not isinstance(ids, bytes):
             # Numbers of numpy become Python's; what is no integer is for the engine to refuse.
-            return None, [x.tolist() if hasattr(x, "tolist") else x for x in ids]
+            return text, [x.tolist() if hasattr(x, "tolist") else x for x in ids]
         raise PromptError(f"a prompt is a {type(prompt).__name__}: give text or a list of token ids")
 
     def _encode_chat(self, messages: Messages, add: bool, extra: dict[str, Any]) -> tuple[str | None, list[int]]:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sambay.engine import CompletionOutput, Logprob, RequestOutput, StructuredOutputsParams
-from sambay.errors import BodyError, ContextError, SambaYError
+from sambay.engine import Logprob, RequestOutput, StructuredOutputsParams
+from sambay.errors import BodyError, ContextError, ModelNotFoundError, SambaYError
 from sambay.tokenizer import Tokenizer
 
 __all__ = [
@@ -23,11 +23,16 @@ __all__ = [
     "COMPLETIONS",
     "ChatBody",
     "CompletionBody",
+    "Json",
+    "chat_logprobs",
     "chat_response",
+    "completion_logprobs",
     "completion_response",
+    "envelope",
     "error_body",
     "read_body",
     "status_of",
+    "usage",
 ]
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -43,7 +48,7 @@ _SAMPLING = (
 
 _FLAGS = ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens")
 
-_WITHOUT_EFFECT = ("model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+_WITHOUT_EFFECT = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 """Fields that say nothing about what is generated."""
 
 
@@ -53,11 +58,13 @@ class Body:
 
     Attributes:
         sampling: fields of `SamplingParams` that were given.
+        model: the name of the model that is to answer; None leaves the choice.
         stream: whether the answer is to come in pieces.
         include_usage: whether the last piece is to say what was used.
     """
 
     sampling: Json = field(default_factory=dict)
+    model: str | None = None
     stream: bool = False
     include_usage: bool = False
 
@@ -187,10 +194,14 @@ class _Fields:
             )
         return StructuredOutputsParams(json=schema.get("schema") or {})
 
-    def stream(self) -> dict[str, bool]:
-        """Whether the answer is to come in pieces, and whether with what was used."""
+    def common(self) -> Json:
+        """The fields of `Body`, but for the sampling."""
         options = self.take("stream_options", Mapping, 'an object, such as {"include_usage": true}', {})
-        return {"stream": self.flag("stream"), "include_usage": bool(options.get("include_usage"))}
+        return {
+            "model": self.take("model", str, "the name of a model"),
+            "stream": self.flag("stream"),
+            "include_usage": bool(options.get("include_usage")),
+        }
 
     def refuse_the_rest(self) -> None:
         """All that is to be taken has been: what is left is not known."""
@@ -229,7 +240,7 @@ def _read_chat(fields: _Fields) -> ChatBody:
         raise BodyError(f"top_logprobs is {top}: it needs logprobs to be true", "top_logprobs")
     if wanted:
         sampling["logprobs"] = top or 0
-    return ChatBody(sampling, **fields.stream(), messages=messages, template=template)
+    return ChatBody(sampling, **fields.common(), messages=messages, template=template)
 
 
 def _read_completion(fields: _Fields) -> CompletionBody:
@@ -252,7 +263,7 @@ def _read_completion(fields: _Fields) -> CompletionBody:
         if echo:
             raise BodyError("echo cannot be with logprobs: those of the prompt are not computed", "echo")
         sampling["logprobs"] = logprobs
-    return CompletionBody(sampling, **fields.stream(), texts=texts, echo=echo)
+    return CompletionBody(sampling, **fields.common(), texts=texts, echo=echo)
 
 
 def _token_id(token: str) -> int | str:
@@ -271,7 +282,9 @@ def chat_response(output: RequestOutput, tokenizer: Tokenizer, model: str, *, to
     """
     choices = []
     for one in output.outputs:
-        content = None if one.logprobs is None else {"content": _chat_logprobs(one, tokenizer, top_logprobs)}
+        content = None
+        if one.logprobs is not None:
+            content = {"content": chat_logprobs(one.token_ids, one.logprobs, tokenizer, top_logprobs)}
         message = {"role": "assistant", "content": one.answer, "refusal": None}
         if one.reasoning:
             message["reasoning_content"] = one.reasoning
@@ -298,7 +311,9 @@ def completion_response(
         if echo:
             before = output.prompt if output.prompt is not None else tokenizer.decode(output.prompt_token_ids)
         for one in output.outputs:
-            logprobs = None if one.logprobs is None else _completion_logprobs(one, tokenizer)
+            logprobs = None
+            if one.logprobs is not None:
+                logprobs = completion_logprobs(one.token_ids, one.logprobs, tokenizer)
             choices.append(
                 {
                     "index": len(choices),
@@ -311,26 +326,46 @@ def completion_response(
 
 
 def _response(prefix: str, kind: str, model: str, choices: list[Json], outputs: Sequence[RequestOutput]) -> Json:
+    return {**envelope(prefix, kind, model), "choices": choices, "usage": usage(outputs)}
+
+
+def envelope(prefix: str, kind: str, model: str) -> Json:
+    """What every answer begins with.
+
+    Args:
+        prefix: of its id.
+        kind: the `object` that it is.
+        model: the name to be given.
+    """
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def usage(outputs: Sequence[RequestOutput]) -> Json:
+    """The tokens that some prompts and their completions came to, so far."""
     prompt = sum(len(output.prompt_token_ids) for output in outputs)
     completions = [one for output in outputs for one in output.outputs]
     generated = sum(len(one.token_ids) for one in completions)
     return {
-        "id": f"{prefix}-{uuid.uuid4().hex}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": model,
-        "choices": choices,
-        "usage": {
-            "prompt_tokens": prompt,
-            "completion_tokens": generated,
-            "total_tokens": prompt + generated,
-            "prompt_tokens_details": {"cached_tokens": sum(output.cached_tokens or 0 for output in outputs)},
-            "completion_tokens_details": {"reasoning_tokens": sum(one.reasoning_tokens for one in completions)},
-        },
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": sum(output.cached_tokens or 0 for output in outputs)},
+        "completion_tokens_details": {"reasoning_tokens": sum(one.reasoning_tokens for one in completions)},
     }
 
 
-def _chat_logprobs(one: CompletionOutput, tokenizer: Tokenizer, most: int) -> list[Json]:
+def chat_logprobs(
+    tokens: Sequence[int], entries: Sequence[Mapping[int, Logprob]], tokenizer: Tokenizer, most: int
+) -> list[Json]:
+    """Log-probabilities as chats have them.
+
+    Args:
+        tokens: of a completion, some or all.
+        entries: of each token, as in `CompletionOutput.logprobs`.
+        tokenizer: of the model.
+        most: how many alternatives for each token.
+    """
+
     def entry(token: int, found: Logprob) -> Json:
         spelled = tokenizer.token_bytes(token)
         return {"token": found.decoded_token, "logprob": found.logprob, "bytes": list(spelled)}
@@ -338,7 +373,7 @@ def _chat_logprobs(one: CompletionOutput, tokenizer: Tokenizer, most: int) -> li
     return [
         entry(token, found[token])
         | {"top_logprobs": [entry(other, of_it) for other, of_it in _likeliest(found)[:most]]}
-        for token, found in zip(one.token_ids, one.logprobs or (), strict=True)
+        for token, found in zip(tokens, entries, strict=True)
     ]
 
 
@@ -346,16 +381,25 @@ def _likeliest(found: Mapping[int, Logprob]) -> list[tuple[int, Logprob]]:
     return sorted(found.items(), key=lambda entry: entry[1].rank)
 
 
-def _completion_logprobs(one: CompletionOutput, tokenizer: Tokenizer) -> Json:
-    texts = [tokenizer.decode([token], skip_special_tokens=False) for token in one.token_ids]
-    offsets, place = [], 0
+def completion_logprobs(
+    tokens: Sequence[int], entries: Sequence[Mapping[int, Logprob]], tokenizer: Tokenizer, place: int = 0
+) -> Json:
+    """Log-probabilities as completions have them.
+
+    Args:
+        tokens: of a completion, some or all.
+        entries: of each token, as in `CompletionOutput.logprobs`.
+        tokenizer: of the model.
+        place: characters of the completion before the first of the tokens.
+    """
+    texts = [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
+    offsets = []
     for text in texts:
         offsets.append(place)
         place += len(text)
-    entries = one.logprobs or []
     return {
         "tokens": texts,
-        "token_logprobs": [found[token].logprob for token, found in zip(one.token_ids, entries, strict=True)],
+        "token_logprobs": [found[token].logprob for token, found in zip(tokens, entries, strict=True)],
         "top_logprobs": [
             {of_it.decoded_token or "": of_it.logprob for _, of_it in _likeliest(found)} for found in entries
         ],
@@ -365,6 +409,8 @@ def _completion_logprobs(one: CompletionOutput, tokenizer: Tokenizer) -> Json:
 
 def status_of(error: Exception) -> int:
     """The HTTP status of what went wrong: 400 for what a request asks for, 500 for what is not its doing."""
+    if isinstance(error, ModelNotFoundError):
+        return 404
     # The base class itself is raised for numbers that overflow, and for our mistakes.
     return 400 if isinstance(error, SambaYError) and type(error) is not SambaYError else 500
 
@@ -376,6 +422,8 @@ def error_body(error: Exception, status: int) -> Json:
         error: whose text is one sentence.
         status: the HTTP status that goes with it.
     """
-    code = "context_length_exceeded" if isinstance(error, ContextError) else None
+    code = getattr(error, "code", None)
+    if isinstance(error, ContextError | ModelNotFoundError):
+        code = "context_length_exceeded" if isinstance(error, ContextError) else "model_not_found"
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": str(error), "type": kind, "param": getattr(error, "param", None), "code": code}}

@@ -1,0 +1,62 @@
+"""The server as an ASGI application: its routes, and what every request goes through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from sambay._version import __version__
+from sambay.errors import SambaYError
+from sambay.server import failures
+from sambay.server.models import Models
+from sambay.server.routes import openai, operations
+from sambay.server.settings import Settings
+
+__all__ = ["create_app"]
+
+_GONE = 499
+"""The status, seen in the log only, of a request whose client did not wait."""
+
+
+def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
+    """The application; it ends the engines of the models when it is shut down.
+
+    Args:
+        models: what is served.
+        settings: how; None for the defaults.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await models.aclose()
+
+    app = FastAPI(
+        title="sambay",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # pages that load their scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.models, app.state.settings = models, settings or Settings()
+    for kind in (SambaYError, HTTPException, Exception):
+        app.add_exception_handler(kind, _failed)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    for module in (openai, operations):
+        app.include_router(module.router)
+    return app
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return failures.failed(request, error)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=_GONE)
