@@ -54,8 +54,8 @@ struct Matrix {
 
 struct PySequences {
     Sequences value;
-    PySequences(int64_t count, Address offsets, Address starts, Address slots)
-        : value{count, at<const int64_t>(offsets), at<const int64_t>(starts), at<const int64_t>(slots)} {}
+    PySequences(int64_t count, Address offsets, Address starts, Address slots, Address drafts)
+        : value{count, at<const int64_t>(offsets), at<const int64_t>(starts), at<const int64_t>(slots), at<const int64_t>(drafts)} {}
 };
 
 struct PyHeads {
@@ -253,10 +253,11 @@ void start_recording(Program& program) {
 
 void stop_recording() { Program::recording() = nullptr; }
 
-// Everything again, with what the last kernel writes at `out`; for as many threads as when it was recorded.
+// Everything again, with what the last kernel writes at `out`, unless that is 0; for as many threads as when it was
+// recorded.
 void run_program(Program& program, Address out, int threads) {
     const WithoutGil release;
-    program.redirect(at<void>(out));
+    if (out) program.redirect(at<void>(out));
     program.run(scratch.of(program.scratch_bytes() + 1), threads);
 }
 
@@ -267,7 +268,7 @@ void bind_kernels(nb::module_& m) {
     m.attr("MOST_WIDTH") = int(kMostWidth);
     nb::class_<Matrix>(m, "Matrix")
         .def(nb::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>());
-    nb::class_<PySequences>(m, "Sequences").def(nb::init<int64_t, Address, Address, Address>());
+    nb::class_<PySequences>(m, "Sequences").def(nb::init<int64_t, Address, Address, Address, Address>());
     nb::class_<PyHeads>(m, "Heads")
         .def(nb::init<int64_t, int64_t, int64_t, int64_t, float, float, Address, float, float>());
     nb::class_<PyCache>(m, "Cache").def(nb::init<Address, Address, Address, Address, int64_t, int>());

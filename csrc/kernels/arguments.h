@@ -60,10 +60,14 @@ struct RowsArguments {
     float* out;
 };
 
-// Packed sequences: rows offsets[s] to offsets[s + 1], starts[s] tokens seen before, state in slots[s].
+// Packed sequences: rows offsets[s] to offsets[s + 1], starts[s] tokens seen before, state in slots[s]. The last drafts[s]
+// tokens are guesses: a sequence that has any leaves its state as it is. Null: there are none.
 struct Sequences {
     int64_t count;
     const int64_t *offsets, *starts, *slots;
+    const int64_t* drafts = nullptr;
+
+    bool writes(int64_t s) const { return !drafts || !drafts[s]; }
 };
 
 // out (N, d) = silu(conv(x) + bias); taps (width, d) oldest first, width at most 8; state (slots, width - 1, d) or null.
@@ -165,7 +169,7 @@ struct SharedArguments {
     float* out;
 };
 
-// Put the keys and values of `count` tokens into pages `owners`, at `places`.
+// Put the keys and values of `count` tokens into pages `owners`, at `places`; those of an owner below 0 nowhere.
 struct KeepArguments {
     Heads heads;
     int64_t count;

@@ -400,7 +400,7 @@ void window_typed(const WindowArguments& arg, const Team& team) {
             }
             core.finish(arg.out + (chunk.begin() + j) * h.heads * h.width, h.heads * h.width, group);
         }
-        if (!chunk.single()) chunk.write_ring();
+        if (!chunk.single() && arg.seq.writes(s)) chunk.write_ring();
     });
 }
 

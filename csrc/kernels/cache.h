@@ -121,6 +121,7 @@ void keep_all(const KeepArguments& arg, const Team& team) {
     const Share mine = share(team, size_t(arg.count * h.groups()), 1);
     for (size_t item = mine.begin; item < mine.end; ++item) {
         const int64_t row = int64_t(item) / h.groups(), group = int64_t(item) % h.groups(), at = group * h.maps * h.width;
+        if (arg.owners[row] < 0) continue;
         const int64_t place = arg.places[row];
         keep(tile_of<C>(arg.cache, h, arg.owners[row], group, place / kTileTokens), h, place % kTileTokens,
              arg.k + row * arg.k_stride + at, arg.v + row * arg.v_stride + at);

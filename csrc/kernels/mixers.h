@@ -75,7 +75,7 @@ void causal_conv(const Sequences& seq, const float* x, int64_t stride, const flo
                 for (int64_t k = 0; k < past; ++k) window[k] = window[k + 1];
                 put<V>(out + t * d + c, silu<V>(sum), count);
             }
-            if (held)
+            if (held && seq.writes(s))
                 for (int64_t k = 0; k < past; ++k) {
                     float now[16];
                     V::store(now, window[k]);
@@ -126,7 +126,7 @@ void selective_scan(const Sequences& seq, const float* u, const float* raw, cons
                 put<V>(y + t * d + ch, out, count);
                 if (gated) put<V>(gated + t * d + ch, V::mul(out, silu<V>(some<V>(z + t * z_stride + ch, count))), count);
             }
-            if (held)
+            if (held && seq.writes(s))
                 for (int64_t i = 0; i < n; ++i) put<V>(held + i * d, h[i], count);
         }
     }

@@ -404,7 +404,7 @@ static void window(const Batch& batch, const HeadShape& of, int64_t window, bool
     const auto held = [&](bool after) {
         return [&, after](int64_t slot, int64_t place) {
             const int64_t s = batch.owner(slot, 1);
-            return s >= 0 && place < batch.starts[s] + (after ? batch.length(s) : 0);
+            return s >= 0 && place < batch.starts[s] + (after ? batch.written(s) : 0);
         };
     };
     old.fill(held(false));
@@ -490,7 +490,7 @@ static void keep_in(const HeadShape& of) {
     const Heads heads = of.view(norm);
     const int64_t count = 70, token = heads.token();
     Buffer<int64_t> owners(count), places(count);
-    for (int64_t i = 0; i < count; ++i) owners[i] = i % 3, places[i] = i * 5 % 128;
+    for (int64_t i = 0; i < count; ++i) owners[i] = i % 4 - 1, places[i] = i * 5 % 128;
     const Rows narrow{token, token + 5}, wide{token, 2 * token + 1};
     const Buffer<float> k = random_rows(count, narrow), v = random_rows(count, wide, 30);
     const auto kept = [&](int64_t page, int64_t place) {

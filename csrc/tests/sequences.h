@@ -10,10 +10,11 @@ constexpr int64_t kSlots = 5;
 
 struct Batch {
     int64_t count, rows = 0, longest = 0;
-    Buffer<int64_t> offsets, starts, slots;
+    Buffer<int64_t> offsets, starts, slots, drafts;
 
-    Batch(const std::vector<int64_t>& lengths, const std::vector<int64_t>& seen)
-        : count(int64_t(lengths.size())), offsets(count + 1), starts(count), slots(count) {
+    // `guessed`: of the last tokens of each sequence; none for none.
+    Batch(const std::vector<int64_t>& lengths, const std::vector<int64_t>& seen, const std::vector<int64_t>& guessed = {})
+        : count(int64_t(lengths.size())), offsets(count + 1), starts(count), slots(count), drafts(int64_t(guessed.size())) {
         offsets[0] = 0;
         for (int64_t s = 0; s < count; ++s) {
             rows += lengths[size_t(s)];
@@ -21,10 +22,14 @@ struct Batch {
             offsets[s + 1] = rows;
             starts[s] = seen[size_t(s)];
             slots[s] = kSlots - 1 - s;
+            if (drafts.size()) drafts[s] = guessed[size_t(s)];
         }
     }
-    Sequences view() const { return {count, offsets.data(), starts.data(), slots.data()}; }
+    Sequences view() const {
+        return {count, offsets.data(), starts.data(), slots.data(), drafts.size() ? drafts.data() : nullptr};
+    }
     int64_t length(int64_t s) const { return offsets[s + 1] - offsets[s]; }
+    int64_t written(int64_t s) const { return drafts.size() && drafts[s] ? 0 : length(s); }  // tokens that its state takes in
 
     // The sequence that element i of a state belongs to, or -1; `size` elements a slot.
     int64_t owner(int64_t i, int64_t size) const {
@@ -37,6 +42,7 @@ struct Batch {
 inline const std::vector<Batch>& batches() {
     static const std::vector<Batch> all = {
         {{1}, {0}}, {{5}, {0}}, {{1, 1, 1}, {3, 70, 200}}, {{7, 1, 40}, {0, 9, 130}}, {{70}, {5}},
+        {{5, 1, 9}, {62, 30, 131}, {4, 0, 2}},
     };
     return all;
 }

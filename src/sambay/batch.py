@@ -6,8 +6,8 @@ Shape legend: N tokens in all, S sequences, R rows that logits are asked for. Se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -288,6 +288,10 @@ class Batch:
         slots: state slot of each sequence, or None for a pure pass.
         wanted: for how many of its last tokens each sequence wants logits: `lengths[s]` for all, 1 for the
             next token, 0 in the middle of a prompt.
+        drafts: how many of its last tokens are guesses, which may be taken back. A sequence that has any leaves its
+            states of fixed size as they are, until `StatePool.settle` is told how many tokens hold. Empty: none has.
+        trail: what a pass leaves for that: called with `part`, each brings one state to the end of those tokens.
+        first: in a `part`, the row at which it begins in what the pass has computed; else 0.
     """
 
     input_ids: Tensor
@@ -295,6 +299,9 @@ class Batch:
     starts: tuple[int, ...]
     slots: tuple[int, ...] | None
     wanted: tuple[int, ...]
+    drafts: tuple[int, ...] = ()
+    trail: list[Callable[[Batch], object]] = field(default_factory=list)
+    first: int = 0
 
     @classmethod
     def packed(
@@ -345,6 +352,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def part(self, sequence: int, count: int) -> Batch:
+        """The first tokens of one sequence, which go into its states."""
+        assert self.slots is not None
+        first = self.layout.offsets[sequence]
+        ids, start, slot = self.input_ids[first : first + count], self.starts[sequence], self.slots[sequence]
+        return Batch(ids, (count,), (start,), (slot,), (0,), first=first)
+
+    @property
+    def taken(self) -> slice:
+        """The rows of a `part` in what the pass has computed."""
+        return slice(self.first, self.first + self.layout.total)
 
     @cached_property
     def layout(self) -> Ragged:

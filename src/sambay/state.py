@@ -130,10 +130,8 @@ class SharedKV:
         self.tiles = KVTiles(pages, PAGE_SIZE, heads, maps, dtype, device)
         self.tables: list[list[int]] = [[] for _ in range(slots)]
         self.free = list(range(pages - 1, -1, -1))
-        self.growing = growing
-        self.idle = 0
-        self._holders = [0] * pages
-        self._spares = [0] * pages
+        self.growing, self.idle = growing, 0
+        self._holders, self._spares = [0] * pages, [0] * pages
 
     @property
     def nbytes(self) -> int:
@@ -183,8 +181,7 @@ class SharedKV:
                 f"{pages} pages of {PAGE_SIZE} tokens are needed and {len(self.free)} of {self.tiles.pages} are free: "
                 "close a sequence or make a larger pool"
             )
-        have = self.tiles.pages
-        extra = max(have, pages - len(self.free))
+        extra = max(have := self.tiles.pages, pages - len(self.free))
         with torch.inference_mode(False):  # the cache may be continued outside of it
             self.tiles.grow(extra)
         self.free[:0] = range(have + extra - 1, have - 1, -1)
@@ -248,10 +245,7 @@ class SharedKV:
                 owners.append(table[position // PAGE_SIZE])
                 places.append(position % PAGE_SIZE)
         device = self.tiles.keys.device
-        return (
-            torch.tensor(owners, dtype=torch.int64, device=device),
-            torch.tensor(places, dtype=torch.int64, device=device),
-        )
+        return torch.tensor(owners, device=device), torch.tensor(places, device=device)
 
     def write_all(
         self, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int], keys: Tensor, values: Tensor
@@ -373,8 +367,7 @@ class StatePool:
                 else:
                     self.layers.append(LayerState(shared=self.shared if role is LayerRole.FULL else None))
         self.device = self.shared.tiles.keys.device
-        self.lengths = [0] * slots
-        self._free = list(range(slots - 1, -1, -1))
+        self.lengths, self._free = [0] * slots, list(range(slots - 1, -1, -1))
 
     @property
     def fixed(self) -> tuple[SlotState, ...]:
@@ -573,10 +566,17 @@ class StatePool:
                 )
 
     def advance(self, batch: Batch) -> None:
-        """Record that the tokens of a batch have been seen."""
-        assert batch.slots is not None
-        for slot, start, length in zip(batch.slots, batch.starts, batch.lengths, strict=True):
-            self.lengths[slot] = start + length
+        """Record that the tokens of a batch have been seen, but for those of sequences with drafts, see `settle`."""
+        for s, (slot, start, length) in enumerate(zip(batch.slots or (), batch.starts, batch.lengths, strict=True)):
+            self.lengths[slot] = start if batch.drafts and batch.drafts[s] else start + length
+
+    def settle(self, batch: Batch, sequence: int, count: int) -> None:
+        """Record that the first `count` tokens of a sequence with drafts have been seen, and that the rest was not."""
+        part = batch.part(sequence, count)
+        with torch.no_grad():
+            for redo in batch.trail:
+                redo(part)
+        self.lengths[(batch.slots or ())[sequence]] = batch.starts[sequence] + count
 
 
 def state_bytes(config: SambaYConfig, dtype: torch.dtype, cache_dtype: torch.dtype | None = None) -> dict[str, int]:

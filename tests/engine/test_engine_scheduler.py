@@ -12,7 +12,7 @@ from sambay.engine.scheduler import Scheduler
 class _Sequence:
     def __init__(self, length, computed=0, *, priority=0, arrival=0, index=0, pause=sys.maxsize, ready=True, then=0):
         self.rank, self.length, self.computed = (priority, arrival, index), length, computed
-        self.pause, self.ready, self.then = pause, ready, then
+        self.pause, self.ready, self.then, self.drafts = pause, ready, then, 0
 
     def __repr__(self):
         return f"{self.rank} {self.computed}/{self.length}"
@@ -36,6 +36,10 @@ class _Memory:
             return False
         self.held[sequence] = self.held.get(sequence, 0) + more
         return True
+
+    def stretch(self, sequence, tokens, more):
+        """What is given for drafts is taken back with the next reservation."""
+        return min(more, self.room())
 
     def park(self, sequence, *, away):
         self.parked.append((sequence, away))

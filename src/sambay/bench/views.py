@@ -290,6 +290,26 @@ VIEWS: dict[str, View] = {
         x_title="tokens of the conversation",
         y_title="ms to the first token",
     ),
+    "speculation": View(
+        columns=(
+            Column("text", lambda row: row["text"], left=True, key=True),
+            Column("sequences", lambda row: f"{row['batch']:,}", key=True),
+            Column("speculation", lambda row: row["mode"], left=True, key=True),
+            Column("tokens/s", lambda row: f"{row['tokens_per_second']:,.1f}"),
+            Column("x off", lambda row: f"{row['ratio']:.2f}"),
+            Column("drafted", lambda row: f"{row['drafted']:,}"),
+            Column("accepted", lambda row: f"{row['accepted']:,}"),
+        ),
+        note="Generation of texts that are given beforehand, with speculation and without it, in turns. repeats: long "
+        "pieces of the prompt; quotes: short ones among new words; new: nothing of it; misleads: a dozen words in any "
+        "order. x off: the time without speculation over that with it, the median of the rounds.",
+        x=lambda row: f"{row['text']}, {row['batch']}",
+        y=lambda row: row["ratio"],
+        series=lambda row: f"speculation {row['mode']}",
+        x_title="",
+        y_title="x off",
+        bars=True,
+    ),
 }
 """By the name of the mode."""
 

@@ -54,6 +54,7 @@ def batch(
     mmap: options.Mmap = None,
     max_model_len: options.MaxModelLen = None,
     memory: options.Memory = None,
+    speculation: options.SpeculationMode = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Answer a file of requests, in the batch format of OpenAI.
@@ -88,6 +89,7 @@ def batch(
                 threads=threads,
                 max_model_len=max_model_len,
                 memory=memory,
+                speculation=speculation,
                 max_num_seqs=max_num_seqs,
             )
             loaded = time.perf_counter()

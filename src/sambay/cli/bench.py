@@ -426,6 +426,47 @@ def serve(
     run.finish(asdict(load), results)
 
 
+def speculation(
+    context: typer.Context,
+    model: Model = None,
+    text: Annotated[
+        str, typer.Option(help="What is generated: repeats, quotes, new or misleads, with commas.")
+    ] = "repeats,quotes,new,misleads",
+    batch: Annotated[str, typer.Option(help="Sequences that are generated together.")] = "1",
+    mode: Annotated[str, typer.Option("--speculation", help="What is measured beside off: auto, on.")] = "auto",
+    prompt: Prompt = 512,
+    generate: Annotated[int, typer.Option(min=2, help="Tokens that are generated.")] = 256,
+    rounds: Rounds = 3,
+    dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KvCacheDtype = "auto",
+    mmap: options.Mmap = None,
+    threads: options.Threads = None,
+    as_json: AsJson = False,
+    plot: Plot = None,
+    save: Save = None,
+) -> None:
+    """Time texts that repeat their prompt, or do not, with speculation and without it."""
+    batches = numbers("--batch", batch, 1)
+    texts, modes = text.split(","), ["off", *(one for one in mode.split(",") if one != "off")]
+    run = Run(context, "speculation", as_json, plot, save, threads)
+    found = run.open(model, dtype, kv_cache_dtype, mmap)
+    with task_progress("Measuring") as bar:
+        from sambay.bench.speculation import measure_speculation
+
+        results = measure_speculation(
+            found.model,
+            prompt,
+            texts=texts,
+            batches=batches,
+            generate=generate,
+            rounds=rounds,
+            modes=modes,
+            progress=bar.update,
+        )
+    shapes = {"text": texts, "batch": batches, "prompt": prompt, "generate": generate}
+    run.finish(shapes | {"speculation": modes, "rounds": rounds}, results)
+
+
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "machine": (machine, "Examples:\n\nsambay bench machine --plot machine.png\n"),
     "decode": (decode, "Examples:\n\nsambay bench decode random:phi4-mini-flash:4 --batch 1 --depth 0,8192\n"),
@@ -443,6 +484,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
         "sambay bench serve http://127.0.0.1:8000 --rate 0.5,1,2 --conversations 60 --prompt 20,500-1000 --turns 3\n",
     ),
     "prefix": (prefix, "Examples:\n\nsambay bench prefix --prompt 7000 --turns 5 --plot prefix.png\n"),
+    "speculation": (speculation, "Examples:\n\nsambay bench speculation --text repeats,new --batch 1,4\n"),
 }
 """The modes, with their examples."""
 

@@ -57,6 +57,7 @@ def chat(
     memory: options.Memory = None,
     state_dir: options.StateDir = None,
     deterministic: options.Deterministic = False,
+    speculation: options.SpeculationMode = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Talk with a model.
@@ -84,6 +85,7 @@ def chat(
         memory=memory,
         state_dir=state_dir,
         deterministic=deterministic,
+        speculation=speculation,
         max_num_seqs=1,
     )
     params = llm.get_default_sampling_params(**given)

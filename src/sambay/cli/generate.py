@@ -97,6 +97,7 @@ def generate(
     memory: options.Memory = None,
     state_dir: options.StateDir = None,
     deterministic: options.Deterministic = False,
+    speculation: options.SpeculationMode = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Answer one prompt, streamed as it is generated.
@@ -142,6 +143,7 @@ def generate(
         memory=memory,
         state_dir=state_dir,
         deterministic=deterministic,
+        speculation=speculation,
         max_num_seqs=min(n, 16),
     )
     params = llm.get_default_sampling_params(**given)
@@ -238,6 +240,8 @@ def _report(llm: LLM, output: RequestOutput, params: SamplingParams) -> dict[str
             "prefill_s": round(metrics.first_token - metrics.arrival, 6),
             "decode_tokens_per_s": round(rate, 3),
             "total_s": round(metrics.finished - metrics.arrival, 6),
+            "draft_n": metrics.drafted,
+            "draft_n_accepted": metrics.accepted,
         },
         "sampling": asdict(params),
     }

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sambay.batch import Batch
 from sambay.engine.budget import make_budget, make_pool
 from sambay.engine.guide import Guides
-from sambay.engine.invariant import check_deterministic
+from sambay.engine.invariant import check_deterministic, is_deterministic
 from sambay.engine.keeper import Keeper
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
@@ -21,6 +24,7 @@ from sambay.engine.request import Completion, Request, new_output
 from sambay.engine.sampler import top_logprobs
 from sambay.engine.scheduler import Scheduler, Share
 from sambay.engine.sessions import Sessions
+from sambay.engine.speculation import Lookup, Speculation, Speculator
 from sambay.engine.statefile import fingerprint
 from sambay.errors import ContextError, PromptError, SambaYError, SamplingError
 from sambay.model import SambaY
@@ -31,6 +35,9 @@ __all__ = ["Engine"]
 
 _DISK = 4
 """Saved sessions may take so many times the memory of the states."""
+
+
+_PLAIN = Speculation("off")
 
 
 class Engine:
@@ -52,6 +59,8 @@ class Engine:
         enable_prefix_caching: keep snapshots, so that what is said again is not computed again.
         state_dir: a directory that sessions are saved in, and come back from after a restart.
         deterministic: refuse a model whose tokens could depend on what else is computed, or on how prompts are cut.
+        speculation: whether texts that repeat themselves are drafted. "auto" leaves it where a token could depend on
+            what else is computed.
 
     Attributes:
         model_seconds: spent in the model so far; the rest of the steps' time is the engine's own (on the CPU).
@@ -75,6 +84,7 @@ class Engine:
         enable_prefix_caching: bool = True,
         state_dir: Path | None = None,
         deterministic: bool = False,
+        speculation: Speculation = _PLAIN,
     ) -> None:
         self.model, self.tokenizer, self.end_ids = model, tokenizer, end_ids
         if deterministic:
@@ -88,6 +98,8 @@ class Engine:
         self.keeper = Keeper(self.pool, end_ids, enable_prefix_caching, sessions)
         self.scheduler: Scheduler[Completion] = Scheduler(budget.slots, max_num_batched_tokens, self.keeper)
         self._guides = Guides(tokenizer, model.config.vocab_size, end_ids, model.device)
+        asked = speculation.mode == "on" or (speculation.mode == "auto" and is_deterministic(model))
+        self._speculator = Speculator(speculation) if asked else None
         self._seeds = torch.Generator().manual_seed(seed % 2**64)
         self._names = itertools.count()
         self._requests: dict[str, Request] = {}
@@ -234,6 +246,8 @@ class Engine:
             self._cut(request, "deadline")
         for completion in self.scheduler.admit():
             events += self._start(completion)
+        if self._speculator is not None:
+            self._draft(self._speculator)
         shares = self.scheduler.plan()
         if shares:
             events += self._compute(shares)
@@ -268,26 +282,43 @@ class Engine:
             self.pool.reset(completion.slot)
             completion.computed = 0
 
+    def _draft(self, speculator: Speculator) -> None:
+        """Set the drafts of those who have computed all of their tokens but the last, which they wrote themselves."""
+        for completion in self.scheduler.running:
+            completion.draft = []
+        ready = [one for one in self.scheduler.running if one.computed + 1 == one.length and one.output.token_ids]
+        for completion in ready:
+            if completion.lookup is None:
+                completion.lookup = Lookup(completion.all_ids(), speculator.settings)
+        speculator.propose(ready)
+
     def _compute(self, shares: list[Share[Completion]]) -> list[StreamEvent]:
         ids, lengths, slots, wanted = [], [], [], []
         for share in shares:
             completion = share.sequence
             assert completion.slot is not None
-            ids += completion.next_ids(share.tokens)
-            lengths.append(share.tokens)
+            ids += completion.next_ids(share.tokens) + completion.draft[: share.drafts]
+            lengths.append(share.tokens + share.drafts)
             slots.append(completion.slot)
-            wanted.append(int(completion.computed + share.tokens == completion.length))
+            wanted.append(share.drafts + int(completion.computed + share.tokens == completion.length))
         tokens = torch.tensor(ids, device=self.model.device)
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
-        before = time.perf_counter()
+        if len(ids) > sum(share.tokens for share in shares):
+            batch = replace(batch, drafts=tuple(share.drafts for share in shares))
+        spent, before = self.model_seconds, time.perf_counter()
         rows = iter(self.model.run(batch, self.pool))
         self.model_seconds += time.perf_counter() - before
         self.pool.advance(batch)
         events: list[StreamEvent] = []
-        for share, asks in zip(shares, wanted, strict=True):
+        for place, (share, asks) in enumerate(zip(shares, wanted, strict=True)):
             completion = share.sequence
             logits = next(rows) if asks else None
+            guessed = list(itertools.islice(rows, share.drafts))
             if completion.output.finish_reason:  # an earlier one of its request failed just now
+                continue
+            if guessed:
+                assert logits is not None
+                events += self._verify(completion, [logits, *guessed], batch, place)
                 continue
             self.keeper.computed(completion, share.tokens)
             if logits is None:
@@ -297,14 +328,50 @@ class Engine:
                 assert completion.slot is not None
                 request.forked, request.logits = self.keeper.set_aside(completion.slot), logits.clone()
             events += self._sample(completion, logits)
+        if self._speculator is not None and all(share.tokens == 1 for share in shares):
+            self._speculator.took(len(shares), len(ids), self.model_seconds - spent)
         return events
 
-    def _sample(self, completion: Completion, logits: Tensor) -> list[StreamEvent]:
-        """The event of the next token, or none: what goes wrong here is the matter of this request alone."""
+    def _verify(self, completion: Completion, rows: Sequence[Tensor], batch: Batch, place: int) -> list[StreamEvent]:
+        """The events of a token and the drafts behind it, as far as these are what comes without them."""
+        request, drafts = completion.request, completion.draft[: len(rows) - 1]
+        events: list[StreamEvent] = []
+        request.output.metrics.drafted += len(drafts)
+        for count, (logits, draft) in enumerate(zip(rows, [*drafts, None], strict=True), start=1):
+            settle = partial(self._settle, completion, batch, place, count)
+            event = self._sample(completion, logits, settle)
+            events += event
+            if completion.output.finish_reason:
+                break
+            if event[0].token_id != draft or request.output.request_id in self._aborted:
+                settle()
+                break
+            request.output.metrics.accepted += 1
+        return events
+
+    def _settle(self, completion: Completion, batch: Batch, place: int, count: int) -> None:
+        """Bring a sequence with drafts to the end of those tokens that it computed and that hold."""
+        begin = time.perf_counter()
+        self.pool.settle(batch, place, count)
+        self.model_seconds += time.perf_counter() - begin
+        self.keeper.computed(completion, count)
+
+    def _sample(
+        self, completion: Completion, logits: Tensor, settle: Callable[[], None] | None = None
+    ) -> list[StreamEvent]:
+        """The event of the next token, or none: what goes wrong here is the matter of this request alone.
+
+        Args:
+            completion: which draws it.
+            logits: (vocab,) of the model.
+            settle: to be called before its state is kept, if it ends.
+        """
         request = completion.request
         try:
             event = self._next(completion, logits)
             if event.finish_reason:
+                if settle is not None:
+                    settle()
                 try:
                     self.keeper.finished(completion)
                 finally:

@@ -91,6 +91,13 @@ class Keeper:
             shared.reserve(sequence.slot, start + tokens, start)
         return True
 
+    def stretch(self, sequence: Completion, tokens: int, more: int) -> int:
+        """How many more tokens a running sequence, to compute so many, may have pages for that no one else needs."""
+        assert sequence.slot is not None
+        shared, end = self.pool.shared, self.pool.lengths[sequence.slot] + tokens
+        pages = len(shared.tables[sequence.slot]) + (len(shared.free) > self.pool.slots)
+        return min(more, pages * PAGE_SIZE - end)
+
     def park(self, sequence: Completion, *, away: bool) -> None:
         """Take slot and pages of a running sequence; what cannot be written is computed again later."""
         assert sequence.slot is not None

@@ -17,6 +17,7 @@ from sambay.engine.budget import memory_bytes
 from sambay.engine.core import Engine
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
+from sambay.engine.speculation import Speculation
 from sambay.errors import CheckpointError, ConfigError, PromptError, SamplingError
 from sambay.kv import cache_dtype_of
 from sambay.model import SambaY
@@ -153,6 +154,11 @@ class LLM:
         deterministic: refuse to run where a token could depend on what else is computed at the same time, on how
             prompts are cut, or on what was cached. On the compiled kernels, with float32 or quantised weights, none
             does, asked or not: the same seed gives the same text, to the bit, however busy the model is.
+        speculation: look up what followed the last tokens where the text had them before, and compute several tokens at
+            once as long as the same comes: "off", "on" (wherever something is found), or "auto" (the default): where it
+            is measured to be faster, and cannot change a token. It never does on the compiled kernels.
+        speculative_config: what vLLM calls it: {"method": "ngram", "num_speculative_tokens": 7, "prompt_lookup_min": 2,
+            "prompt_lookup_max": 32}, which turns it on.
         revision: branch, tag or commit of a model on the hub.
         progress: show progress bars while weights load.
         **others: arguments of vLLM, see above.
@@ -178,6 +184,8 @@ class LLM:
         enable_prefix_caching: bool = True,
         state_dir: str | Path | None = None,
         deterministic: bool = False,
+        speculation: str | None = None,
+        speculative_config: Mapping[str, Any] | None = None,
         revision: str | None = None,
         progress: bool = False,
         **others: object,
@@ -198,6 +206,7 @@ class LLM:
                 raise ConfigError(f"{name} is {flag!r}: it must be True or False")
         if state_dir is not None and not enable_prefix_caching:
             raise ConfigError("state_dir saves what the prefix cache holds: leave out enable_prefix_caching=False")
+        drafts = Speculation.of(speculation, speculative_config)
         budget = None if memory is None else memory_bytes(memory)
         kept = cache_dtype_of(kv_cache_dtype)
         directory = hub.bundled_model() if model is None else hub.resolve(model, revision=revision)
@@ -247,6 +256,7 @@ class LLM:
             enable_prefix_caching=enable_prefix_caching,
             state_dir=None if state_dir is None else Path(state_dir).expanduser(),
             deterministic=deterministic,
+            speculation=drafts,
         )
         self.max_model_len = self.engine.max_model_len
 

@@ -55,17 +55,21 @@ class CompletionOutput:
 
 @dataclass
 class RequestMetrics:
-    """Times of a request in seconds of `time.perf_counter`, 0 until they happen.
+    """Times of a request in seconds of `time.perf_counter`, 0 until they happen, and what was guessed.
 
     Attributes:
         arrival: when it was added.
         first_token: when its first token was known.
         finished: when its last completion ended.
+        drafted: tokens that were computed at a guess.
+        accepted: of these, how many came.
     """
 
     arrival: float = 0.0
     first_token: float = 0.0
     finished: float = 0.0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass

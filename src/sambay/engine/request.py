@@ -15,6 +15,7 @@ from sambay.engine.guide import Guide
 from sambay.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.engine.sampler import Penalties, TokenRules, sample
+from sambay.engine.speculation import Lookup
 from sambay.state import Held
 from sambay.streaming import StopMatcher, ThinkingSplitter
 from sambay.tokenizer import Tokenizer
@@ -116,6 +117,10 @@ class Completion:
         """Tokens of the prompt that were not computed for it."""
         self.pauses: list[int] = []
         """At so many computed tokens its state is to be kept for others, last first."""
+        self.lookup: Lookup | None = None
+        """Into its tokens, where its engine speculates."""
+        self.draft: list[int] = []
+        """What may follow the next token to compute."""
         self._decoder = None if tokenizer is None else tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
         self._stops = StopMatcher(params.stop_strings, params.include_stop_str_in_output)
         self._splitter = ThinkingSplitter(started_open=thinking)
@@ -144,6 +149,16 @@ class Completion:
     def pause(self) -> int:
         """How many tokens may be computed before its state is to be kept."""
         return self.pauses[-1] if self.pauses else sys.maxsize
+
+    @property
+    def drafts(self) -> int:
+        """Tokens that it would compute behind the next, at a guess."""
+        return len(self.draft)
+
+    @property
+    def most_drafts(self) -> int:
+        """How many it has use for: each brings a token, and so does the one before it."""
+        return self.request.limit - len(self.output.token_ids) - 1
 
     def all_ids(self) -> list[int]:
         """Tokens of the prompt and the completion."""
@@ -191,6 +206,8 @@ class Completion:
         if not request.output.metrics.first_token:
             request.output.metrics.first_token = time.perf_counter()
         output.token_ids.append(token)
+        if self.lookup is not None:
+            self.lookup.push(token)
         if self.penalties is not None:
             self.penalties.add(token)
         if token in request.end_ids and not params.ignore_eos:

@@ -1,8 +1,9 @@
 """Which sequences compute how many tokens in the next step. Pure Python: it knows nothing of tensors.
 
 Running sequences come first, one token each; what is left of the step's budget goes to prompts, in chunks and in order,
-so that a long prompt never stalls the others and never needs unbounded memory. The order is that of priority, then of
-arrival. When memory is short, the last in this order makes way: it is parked, and later goes on where it was.
+so that a long prompt never stalls the others and never needs unbounded memory, and what they leave goes to drafts. The
+order is that of priority, then of arrival. When memory is short, the last in this order makes way: it is parked, and
+later goes on where it was.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Sequence(Protocol):
         """The number of computed tokens that a step must not pass."""
 
     @property
+    def drafts(self) -> int:
+        """Tokens beyond these that it would compute at a guess, where there is room; only if one is to be computed."""
+
+    @property
     def ready(self) -> bool:
         """False while it waits for the state after its prompt, which a sibling computes."""
 
@@ -55,6 +60,9 @@ class Memory(Protocol[S_contra]):
     def reserve(self, sequence: S_contra, tokens: int) -> bool:
         """Give a running sequence the pages for so many more tokens; False if they cannot be had."""
 
+    def stretch(self, sequence: S_contra, tokens: int, more: int) -> int:
+        """How many more tokens a running sequence, to compute so many, may have pages for that no one else needs."""
+
     def park(self, sequence: S_contra, *, away: bool) -> None:
         """Take slot and pages of a running sequence.
 
@@ -71,10 +79,12 @@ class Share(Generic[S]):
     Attributes:
         sequence: the sequence.
         tokens: how many tokens it computes.
+        drafts: and how many at a guess.
     """
 
     sequence: S
     tokens: int
+    drafts: int = 0
 
 
 def _rank(sequence: Sequence) -> tuple[int, int, int]:
@@ -150,6 +160,12 @@ class Scheduler(Generic[S]):
                 tokens = min(count, left, max(1, sequence.pause - sequence.computed))
                 if self._reserve(sequence, tokens, shares):
                     shares[id(sequence)] = Share(sequence, tokens)
+        left = self.max_tokens - sum(share.tokens for share in shares.values())
+        for key, share in shares.items():
+            if left and share.sequence.drafts:
+                drafts = self._memory.stretch(share.sequence, share.tokens, min(left, share.sequence.drafts))
+                shares[key] = Share(share.sequence, share.tokens, drafts)
+                left -= drafts
         return list(shares.values())
 
     def _reserve(self, sequence: S, tokens: int, shares: dict[int, Share[S]]) -> bool:

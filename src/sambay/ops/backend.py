@@ -22,7 +22,7 @@ from torch import Tensor
 from sambay.batch import Batch
 from sambay.errors import BackendError
 from sambay.ops import native, reference
-from sambay.state import ConvState, SharedKV, SSMState, WindowKV
+from sambay.state import ConvState, SharedKV, SlotState, SSMState, WindowKV
 
 if native.usable():
     from sambay.ops import native_ops
@@ -158,7 +158,8 @@ def causal_conv(
             "conv", sources, lambda: (_float(weight[:, 0].t()), None if bias is None else _float(bias))
         )
         return native_ops.causal_conv(x, taps, offset, batch, state)
-    return F.silu(reference.causal_conv(x, weight[:, 0], bias, batch, state))
+    with _held_back(batch, state, lambda part: reference.causal_conv(x[part.taken], weight[:, 0], bias, part, state)):
+        return F.silu(reference.causal_conv(x, weight[:, 0], bias, batch, state))
 
 
 def selective_scan(
@@ -212,8 +213,29 @@ def selective_scan(
         with torch.autocast("cpu", enabled=False):
             y = native_ops.scan_with_gradients(u, dt, a, b, c, skip, batch).to(u.dtype)
     else:
-        y = reference.selective_scan(u, dt, a, b, c, skip, batch, state).to(u.dtype)
+        rows = (u, dt, b, c)
+
+        def scan(part: Batch) -> Tensor:
+            one, step, into, out = (x[part.taken] for x in rows)
+            return reference.selective_scan(one, step, a, into, out, skip, part, state)
+
+        with _held_back(batch, state, scan):
+            y = reference.selective_scan(u, dt, a, b, c, skip, batch, state).to(u.dtype)
     return y * F.silu(z), y
+
+
+@contextlib.contextmanager
+def _held_back(batch: Batch, state: SlotState | None, redo: Callable[[Batch], object]) -> Iterator[None]:
+    """Leave the state of sequences with drafts as it is, on plain torch, and note what brings it on."""
+    slots = [slot for slot, drafts in zip(batch.slots or (), batch.drafts, strict=False) if drafts]
+    if state is None or not slots:
+        yield
+        return
+    before = [state.snapshot(slot) for slot in slots]
+    yield
+    for slot, saved in zip(slots, before, strict=True):
+        state.restore(slot, saved)
+    batch.trail.append(redo)
 
 
 def gate(x: Tensor, memory: Tensor) -> Tensor:
@@ -326,7 +348,13 @@ def window_attention(
         return native_ops.window_attention(q, k, v, _handle(shape, norm, derived), batch, window, state)
     lam = None if norm is None else norm.mix()
     queries, keys, values = (x.unflatten(-1, (-1, shape.width)) for x in (q, k, v))
-    mixed = reference.window_attention(queries, keys, values, batch, window, lam, state)
+
+    def write(part: Batch) -> None:
+        assert state is not None
+        reference.keep_in_window(keys[part.taken], values[part.taken], part, state)
+
+    with _held_back(batch, state, write):
+        mixed = reference.window_attention(queries, keys, values, batch, window, lam, state)
     return (mixed if norm is None else norm(mixed)).flatten(1)
 
 

@@ -209,17 +209,61 @@ class Places(NamedTuple):
     offsets: Tensor
     starts: Tensor
     slots: Tensor
+    drafts: Tensor
 
     @classmethod
     def of(cls, batch: Batch) -> Places:
         """Those of a batch, made once like its other tables."""
         made: Places | None = batch.__dict__.get("_native_places")
         if made is None:
-            slots = batch.slots or (0,) * len(batch)
-            tables = tuple(int64_table(x) for x in (batch.layout.offsets, batch.starts, slots))
-            made = cls(_native.Sequences(len(batch), *(x.data_ptr() for x in tables)), *tables)
+            none = (0,) * len(batch)
+            offsets = [batch.first + row for row in batch.layout.offsets]
+            made = cls.over(
+                *(int64_table(x) for x in (offsets, batch.starts, batch.slots or none, batch.drafts or none))
+            )
             batch.__dict__["_native_places"] = made
         return made
+
+    @classmethod
+    def over(cls, offsets: Tensor, starts: Tensor, slots: Tensor, drafts: Tensor) -> Places:
+        """These tables, with their handle."""
+        tables = offsets, starts, slots, drafts
+        return cls(_native.Sequences(len(starts), *(x.data_ptr() for x in tables)), *tables)
+
+
+class RingPlaces(NamedTuple):
+    """Where in the rings those rows of a pass go that are part of a sequence with drafts: int64 tables.
+
+    Attributes:
+        owners: (N,) its slot, -1 for the other rows.
+        places: (N,) in its ring.
+    """
+
+    owners: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, part: Batch, rows: int, ring: int) -> RingPlaces:
+        """Those of a `Batch.part`.
+
+        Args:
+            part: of a pass of so many
+            rows: in all.
+            ring: tokens of a ring.
+        """
+        made: RingPlaces | None = part.__dict__.get("_native_ring")
+        if made is None:
+            made = cls(int64_table((), rows), int64_table((), rows))
+            made.fill(part, ring)
+        return made
+
+    def fill(self, part: Batch, ring: int) -> None:
+        """Set them anew."""
+        assert part.slots is not None
+        owners = self.owners.numpy()
+        owners[:] = -1
+        owners[part.taken] = part.slots[0]
+        self.places.numpy()[part.taken] = np.arange(part.starts[0], part.starts[0] + part.lengths[0]) % ring
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, state: ConvState | None) -> Tensor:
@@ -234,6 +278,8 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch, st
     _native.causal_conv(
         Places.of(batch).handle, address, stride, _address(weight), taps, width, d, held, half, out.data_ptr()
     )
+    if state is not None and batch.drafts:
+        batch.trail.append(lambda part: causal_conv(x, weight, bias, part, state))
     return out
 
 
@@ -276,6 +322,8 @@ def selective_scan(
         Places.of(batch).handle, _address(u), _address(raw), offset, _address(a), _strided(b)[0], _strided(c)[0],
         b.stride(0), _address(skip), held, n, d, y.data_ptr(), z_address, z_stride, gated.data_ptr(),
     )  # fmt: skip
+    if state is not None and batch.drafts:
+        batch.trail.append(lambda part: selective_scan(u, raw, bias, a, b, c, skip, z, part, state))
     return y, gated
 
 
@@ -374,6 +422,9 @@ def window_attention(
         Places.of(batch).handle, heads, q_address, q_stride, k_address, _strided(v)[0], kv_stride,
         _cache_of(None if state is None else state.tiles), window, out.data_ptr(),
     )  # fmt: skip
+    if state is not None and batch.drafts:
+        tiles, rows = state.tiles, q.shape[0]
+        batch.trail.append(lambda part: keep(k, v, heads, *RingPlaces.of(part, rows, tiles.tokens), tiles))
     return out
 
 

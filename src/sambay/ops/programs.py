@@ -3,7 +3,8 @@
 A step of one token for each of some sequences calls the same kernels with the same addresses every time. What differs
 are tokens, positions, slots and pages, which the kernels read from tables; so a step is recorded while it is computed,
 on tables and memory of its own, and from then on only the tables are filled. The kernels are the same, and so are the
-results, to the bit.
+results, to the bit. Drafts behind these tokens are more rows of the same; what brings the states to the end of those
+that hold is a second list.
 
 Nothing is assumed of the model: whatever it computes with by other means than the kernels is noticed while recording,
 and such a model goes on as before. A record holds for the weights, the modules, the states, the instruction set and the
@@ -17,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from operator import is_
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sambay.batch import Batch
+from sambay.config import SambaYConfig
+from sambay.kv import whole_tiles
 from sambay.ops import backend, native
 from sambay.state import PAGE_SIZE, StatePool
 
@@ -32,6 +35,11 @@ if native.usable():
     from sambay.ops import _native, native_ops
 
 __all__ = ["Programs"]
+
+_RECORDS = 32
+"""Steps that are kept for a pool. Those with drafts hold on to memory: for phi4-mini-flash 0.8 MB a row."""
+
+_T = TypeVar("_T")
 
 Compute = Callable[[Batch], Tensor]
 """The pass itself: batch -> (R, vocab) logits."""
@@ -112,78 +120,138 @@ class _Sources:
 
 
 class _Step:
-    """One token for each of `count` sequences.
+    """One token for each of some sequences, and drafts.
 
     Args:
         count: sequences.
-        context: tokens that one can be long.
+        rows: tokens, drafts included.
+        config: of the model.
         arena: memory for what is computed on the way.
     """
 
-    def __init__(self, count: int, context: int, arena: _Arena) -> None:
-        self._count, self._room = count, -(-context // PAGE_SIZE)
-        self._ids = torch.zeros(count, dtype=torch.int64)
+    def __init__(self, count: int, rows: int, config: SambaYConfig, arena: _Arena) -> None:
+        self._count, self._rows = count, rows
+        self._room, self._ring = -(-config.max_position_embeddings // PAGE_SIZE), whole_tiles(config.sliding_window)
+        self._ids = torch.zeros(rows, dtype=torch.int64)
         table = native_ops.int64_table
-        offsets, starts, slots = table(range(count + 1)), table((), count), table((), count)
-        handle = _native.Sequences(count, offsets.data_ptr(), starts.data_ptr(), slots.data_ptr())
-        self._places = native_ops.Places(handle, offsets, starts, slots)
-        begin = table(range(0, count * self._room, self._room))
+        self._places = native_ops.Places.over(
+            table(range(count + 1)), table((), count), table((), count), table((), count)
+        )
+        begin = table(range(0, rows * self._room, self._room))
         self._shared = native_ops.SharedPlaces(
-            table((), count), table((), count), table((), count), begin, table((), count * self._room)
+            table((), rows), table((), rows), table((), rows), begin, table((), count * self._room)
         )
         self._tables: list[list[int]] = [[]] * count
         self._arena, self._program, self._threads, self._size = arena, _native.Program(), 0, 0
+        self._part: _Part | None = None
 
     def _fill(self, batch: Batch, pool: StatePool) -> None:
         assert batch.slots is not None
         self._ids.copy_(batch.input_ids)
-        starts = np.array(batch.starts)
+        positions = starts = np.array(batch.starts)
         self._places.starts.numpy()[:] = starts
         self._places.slots.numpy()[:] = batch.slots
-        self._shared.places.numpy()[:] = starts % PAGE_SIZE
-        self._shared.seen.numpy()[:] = starts + 1
-        owners, pages = self._shared.owners.numpy(), self._shared.pages.numpy()
-        for row, (slot, start) in enumerate(zip(batch.slots, batch.starts, strict=True)):
-            table = pool.shared.tables[slot][: start // PAGE_SIZE + 1]
-            owners[row] = table[-1]
+        for row, (slot, start, length) in enumerate(zip(batch.slots, batch.starts, batch.lengths, strict=True)):
+            table = pool.shared.tables[slot][: (start + length - 1) // PAGE_SIZE + 1]
             if table != self._tables[row]:  # seldom: a page is many tokens
-                pages[row * self._room :][: len(table)] = table
+                self._shared.pages.numpy()[row * self._room :][: len(table)] = table
                 self._tables[row] = table
+        if batch.drafts:
+            lengths, offsets = np.array(batch.lengths), np.array(batch.layout.offsets)
+            positions = np.arange(self._rows) + np.repeat(starts - offsets[:-1], lengths)
+            self._places.offsets.numpy()[:] = offsets
+            self._places.drafts.numpy()[:] = batch.drafts
+            self._shared.table_start.numpy()[:] = np.repeat(np.arange(self._count) * self._room, lengths)
+        self._shared.places.numpy()[:] = positions % PAGE_SIZE
+        self._shared.seen.numpy()[:] = positions + 1
+        pages = self._shared.table_start.numpy() + positions // PAGE_SIZE
+        self._shared.owners.numpy()[:] = self._shared.pages.numpy()[pages]
 
     def record(self, batch: Batch, pool: StatePool, compute: Compute) -> tuple[Tensor, bool]:
         """Compute it, and note how.
 
         Returns:
-            (count, vocab) logits, and whether it can be run again.
+            (rows, vocab) logits, and whether it can be run again.
         """
         self._fill(batch, pool)
-        own = replace(batch, input_ids=self._ids)
+        own = replace(batch, input_ids=self._ids, trail=[])
         own.__dict__.update(_native_places=self._places, _native_shared=self._shared)
-        self._threads, watch = _native.threads(), _Watch()
-        with native_ops.memory_from(self._arena.take), watch:
-            _native.start_recording(self._program)
-            try:
-                out = compute(own)
-            finally:
-                _native.stop_recording()
+        self._threads = _native.threads()
+        out, clean = _recorded(self._program, self._arena, lambda: compute(own))
         self._size = out.shape[1]
-        return out.clone(), not watch.strangers and self._program.result() == out.data_ptr() and out.is_contiguous()
+        fit = clean and self._program.result() == out.data_ptr() and out.is_contiguous()
+        # What the trail needs stays where it is, for as long as it is held.
+        self._part = _Part(self._rows, self._ring, own.trail, self._arena) if own.trail and fit else None
+        batch.trail[:] = own.trail if self._part is None else [self._part.run]
+        return out.clone(), fit
 
     def run(self, batch: Batch, pool: StatePool) -> Tensor:
-        """The same again with other tokens: (count, vocab) float32 logits."""
+        """The same again with other tokens: (rows, vocab) float32 logits."""
         self._fill(batch, pool)
-        out = torch.empty(self._count, self._size, dtype=torch.float32)
+        out = torch.empty(self._rows, self._size, dtype=torch.float32)
         _native.run_program(self._program, out.data_ptr(), self._threads)
+        if self._part is not None:
+            batch.trail.append(self._part.run)
         return out
 
 
+class _Part:
+    """What brings the states of one sequence with drafts to the end of the tokens that hold.
+
+    Args:
+        rows: tokens of the step.
+        ring: tokens of a ring.
+        trail: that the step left.
+        arena: memory for results that nobody needs.
+    """
+
+    def __init__(self, rows: int, ring: int, trail: list[Callable[[Batch], object]], arena: _Arena) -> None:
+        self._size = ring
+        table = native_ops.int64_table
+        self._places = native_ops.Places.over(table((), 2), table((), 1), table((), 1), table((), 1))
+        self._ring = native_ops.RingPlaces(table((), rows), table((), rows))
+        self._trail, self._arena = trail, arena
+        self._program: _native.Program | None = None
+        self._threads = 0
+
+    def run(self, part: Batch) -> None:
+        """Do it for a `Batch.part`."""
+        assert part.slots is not None
+        self._places.offsets.numpy()[:] = part.first, part.first + part.lengths[0]
+        self._places.starts.numpy()[:] = part.starts
+        self._places.slots.numpy()[:] = part.slots
+        self._ring.fill(part, self._size)
+        if self._program is not None:
+            _native.run_program(self._program, 0, self._threads)
+            return
+        self._program, self._threads = _native.Program(), _native.threads()
+        part.__dict__.update(_native_places=self._places, _native_ring=self._ring)
+
+        def follow() -> None:
+            for redo in self._trail:
+                redo(part)
+
+        assert _recorded(self._program, self._arena, follow)[1], "the trail of kernels has others"
+
+
+def _recorded(program: _native.Program, arena: _Arena, compute: Callable[[], _T]) -> tuple[_T, bool]:
+    """Compute, with the kernels noted, and what they return in an arena; and whether there was nothing but kernels."""
+    watch = _Watch()
+    with native_ops.memory_from(arena.take), watch:
+        _native.start_recording(program)
+        try:
+            return compute(), not watch.strangers
+        finally:
+            _native.stop_recording()
+
+
 class _OfPool:
-    """The records for one pool; a number of sequences that was met but not recorded yet has None."""
+    """The records for one pool, by the numbers of sequences and rows, the least recently used first."""
 
     def __init__(self, model: nn.Module, pool: StatePool) -> None:
         self.sources, self.arena = _Sources(model, pool), _Arena()
-        self.steps: dict[int, _Step | None] = {}
-        self.fit = True
+        self.steps: dict[tuple[int, int], _Step] = {}
+        self.fit, self.met = True, False
 
 
 class Programs:
@@ -213,21 +281,25 @@ class Programs:
         Returns:
             (R, vocab) logits.
         """
-        if set(batch.lengths) != {1} or batch.wanted != batch.lengths or not backend.serves(torch.float32):
+        rows = batch.layout.total
+        steps = rows - sum(batch.drafts) == len(batch) and batch.wanted == batch.lengths
+        if not steps or batch.layout.longest >= PAGE_SIZE or not backend.serves(torch.float32):
             return compute(batch)
         found = self._pools.get(pool)
         if found is not None and not found.fit:
             return compute(batch)
         if found is None or not found.sources.unchanged(pool):
             found = self._pools[pool] = _OfPool(model, pool)
-        count = len(batch)
-        if count not in found.steps:  # at first what is derived from the weights is made
-            found.steps[count] = None
-            return compute(batch)
-        step = found.steps[count]
-        if step is not None:
-            return step.run(batch, pool)
-        step = _Step(count, pool.config.max_position_embeddings, found.arena)
-        out, found.fit = step.record(batch, pool, compute)
-        found.steps[count] = step
+        step = found.steps.pop((len(batch), rows), None)
+        if step is None:
+            if not found.met:  # at first what is derived from the weights is made
+                found.met = True
+                return compute(batch)
+            step = _Step(len(batch), rows, pool.config, found.arena)
+            out, found.fit = step.record(batch, pool, compute)
+        else:
+            out = step.run(batch, pool)
+        found.steps[len(batch), rows] = step  # the last used one at the end
+        if batch.drafts and len(found.steps) > _RECORDS:
+            del found.steps[next(key for key in found.steps if key[0] != key[1])]
         return out

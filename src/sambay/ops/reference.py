@@ -28,6 +28,7 @@ __all__ = [
     "SharedView",
     "causal_conv",
     "choose",
+    "keep_in_window",
     "selective_scan",
     "shared_attention",
     "shared_keys_values",
@@ -302,6 +303,13 @@ def window_attention(
         laid = _lay_out(keys, values, lam)
         outs.append((part.group, _attend(_rectangle(q, part.group), *laid, part.sight, lam)))
     return _packed(outs, batch.layout)
+
+
+def keep_in_window(k: Tensor, v: Tensor, part: Batch, state: WindowKV) -> None:
+    """Write new keys and values (N, Hk, dh) of one sequence to its ring, fewer than it holds."""
+    assert part.slots is not None
+    places = torch.arange(part.starts[0], part.starts[0] + len(k), device=k.device) % state.tiles.tokens
+    state.tiles.write(torch.full_like(places, part.slots[0]), places, k.detach(), v.detach())
 
 
 def _as_kept(k: Tensor, v: Tensor, tiles: KVTiles) -> tuple[Tensor, Tensor]:
