@@ -59,10 +59,12 @@ def test_counting_and_caching(tutor):
     first = tutor.messages.create(**fields, max_tokens=300, extra_body={"temperature": 0})
     assert first.usage.input_tokens + first.usage.cache_read_input_tokens == count
     turn = [*HELLO, {"role": "assistant", "content": first.content}, {"role": "user", "content": "And 5 + 6?"}]
-    second = tutor.messages.create(model="tutor", messages=turn, system=SYSTEM, max_tokens=300, extra_body={"temperature": 0})
+    second = tutor.messages.create(
+        model="tutor", messages=turn, system=SYSTEM, max_tokens=300, extra_body={"temperature": 0}
+    )
     assert second.usage.cache_read_input_tokens > 100
     assert second.usage.input_tokens < 100
-    with tutor.messages.stream(model="tutor", messages=turn, system=SYSTEM, max_tokens=300) as stream:
+    with tutor.messages.stream(**fields | {"messages": turn}, max_tokens=300) as stream:
         assert stream.get_final_message().usage.cache_read_input_tokens > 100
 
 

@@ -137,7 +137,7 @@ def test_tools(tutor, bundled):
     body = {
         "model": "tutor", "messages": HELLO, "tools": [COIN], "think": False, "tool_choice": "required",
         "stream": False,
-        "options": {**GREEDY, "num_predict": 200},
+        "options": {**GREEDY, "num_predict": 900},
     }  # fmt: skip
     body["tools"][0]["function"]["parameters"]["additionalProperties"] = False
     answer = bundled.post("/api/chat", json=body).json()
