@@ -382,6 +382,8 @@ def _message(message: Mapping[str, Any], native: bool) -> Mapping[str, Any]:
     read = [_call_of(call, index) for index, call in enumerate(calls if isinstance(calls, list) else [calls])]
     rest = {name: value for name, value in message.items() if name != "tool_calls"}
     content = message.get("content") or ""
+    if not isinstance(content, str | list):
+        return rest | {"content": content}  # for the tokenizer to refuse
     if native:
         made = [{"id": id_, "type": "function", "function": call} for id_, call in read]
         return {**rest, "content": content, "tool_calls": made}
