@@ -34,6 +34,12 @@ def tutor(bundled):
         yield client
 
 
+def test_models(client):
+    [listed] = client.models.list()
+    assert (listed.id, listed.display_name, listed.type) == ("tiny", "tiny", "model")
+    assert client.models.retrieve("tiny").created_at == listed.created_at
+
+
 def test_a_message_plain_and_streamed(tutor):
     fields = {"model": "tutor", "max_tokens": 500, "messages": HELLO, "extra_body": {"temperature": 0}}
     plain = tutor.messages.create(**fields)

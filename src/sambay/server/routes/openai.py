@@ -1,8 +1,9 @@
-"""OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, `/v1/models`."""
+"""OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, and `/v1/models`, which is Anthropic's, too."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -35,7 +36,9 @@ router = APIRouter(tags=["OpenAI"])
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     models: Models = request.app.state.models
-    return JsonResponse({"object": "list", "data": [_model(one) for one in models]})
+    data = [_model(one) for one in models]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"], "has_more": False}
+    return JsonResponse({"object": "list", "data": data, **ends})
 
 
 @router.get("/v1/models/{name:path}", responses=describe.answers("The model."))
@@ -46,7 +49,11 @@ async def show_model(request: Request, name: str) -> Response:
 
 
 def _model(served: ServedModel) -> Json:
+    """A model with the fields of OpenAI's lists and those of Anthropic's, whose clients ask at the same path."""
     return {
+        "type": "model",
+        "display_name": served.name,
+        "created_at": datetime.fromtimestamp(served.created, timezone.utc).isoformat(),
         "id": served.name,
         "object": "model",
         "created": served.created,
