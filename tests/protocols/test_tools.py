@@ -293,18 +293,24 @@ def test_a_forced_call_always_comes_and_fits(llm, choice):
         assert written[0]["content"] == output.outputs[0].text
 
 
+def held(tools, answer=None):
+    sampling = {} if answer is None else {"structured_outputs": answer}
+    tools.hold(sampling)
+    return sampling
+
+
 def test_a_call_or_an_answer_of_a_structure(llm):
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     answer = StructuredOutputsParams(json={**schema, "additionalProperties": False})
-    structure = TOOLS.structure(answer)
+    structure = held(TOOLS, answer)["structured_outputs"]
     guide = llm.engine._guides
     guide.check(SamplingParams(structured_outputs=structure))
     matcher = guide._structures.matcher(structure)
     for text, fits in ((CALL, True), ('{"a": true}', True), ('{"a": 1}', False), ("hello", False)):
         start = matcher.copy()
         assert all(start.accepts(token) for token in llm.tokenizer.encode(text)) == fits
-    assert TOOLS.structure(None) is None
-    assert Tools(TOOLS.functions, "none").structure(answer) == answer
+    assert held(TOOLS) == {"skip_special_tokens": False}
+    assert held(Tools(TOOLS.functions, "none"), answer) == {"structured_outputs": answer}
     bad = Function.read({"name": "f", "parameters": {"properties": {"a": {"type": "string", "pattern": "("}}}}, "tools")
     with pytest.raises(SamplingError, match="cannot be used"):
-        guide.check(SamplingParams(structured_outputs=Tools((bad,), "required").structure(None)))
+        guide.check(SamplingParams(**held(Tools((bad,), "required"))))

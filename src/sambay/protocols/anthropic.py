@@ -84,9 +84,10 @@ def _read(fields: Fields, sampling: Json) -> ChatBody:
         raise BodyError(f"output_config.format is {format_!r:.99}: it must be an object with a type", "output_config")
     tools = _tools(fields)
     structure = None if format_ is None else read_format(format_, "output_config.format")
-    structure = tools.structure(structure) if tools else structure
     if structure is not None:
         sampling["structured_outputs"] = structure
+    if tools is not None:
+        tools.hold(sampling)
     return ChatBody(messages=messages, template=template, tools=tools)
 
 

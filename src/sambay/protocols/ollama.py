@@ -111,10 +111,8 @@ def read_chat(raw: object) -> OllamaBody:
     choice = fields.take("tool_choice", (str, Mapping), "none, auto, required, or a function", "auto")
     tools = read_choice(functions, choice, parallel=True, nested="function")
     sampling, template, common = _common(fields)
-    structure = sampling.pop("structured_outputs", None)
-    structure = tools.structure(structure) if tools else structure
-    if structure is not None:
-        sampling["structured_outputs"] = structure
+    if tools is not None:
+        tools.hold(sampling)
     fields.refuse_the_rest()
     return OllamaBody(sampling, **common, messages=messages, template=template, tools=tools)
 

@@ -214,9 +214,8 @@ def _read_chat(fields: _Fields) -> ChatBody:
         template |= read_effort(effort, "reasoning_effort", sampling)
     if thinking is not None:
         template["enable_thinking"] = thinking and template.get("enable_thinking", True)
-    structure = tools.structure(sampling.get("structured_outputs")) if tools else None
-    if structure is not None:
-        sampling["structured_outputs"] = structure
+    if tools is not None:
+        tools.hold(sampling)
     wanted = fields.flag("logprobs")
     top = fields.take("top_logprobs", int, "an integer")
     if top is not None and not wanted:

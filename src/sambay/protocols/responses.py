@@ -110,9 +110,10 @@ def read_response(raw: object, earlier: Callable[[str], Sequence[Json]]) -> Resp
             raise BodyError(f"tools[{index}] is {one!r:.99}: it must have the type function", "tools")
         functions.append(Function.read(one, f"tools[{index}]"))
     tools = read_choice(functions, choice, parallel=parallel)
-    structure = tools.structure(structure) if tools else structure
     if structure is not None:
         sampling["structured_outputs"] = structure
+    if tools is not None:
+        tools.hold(sampling)
     include = fields.take("include", list, "a list of names", [])
     top = fields.take("top_logprobs", int, "an integer")
     if _LOGPROBS in include or top:

@@ -133,17 +133,25 @@ class Tools:
         """The functions that the model is told of."""
         return () if self.choice == "none" else self.functions
 
-    def structure(self, answer: StructuredOutputsParams | None) -> StructuredOutputsParams | None:
-        """What holds the model to calls, or to calls or an answer of some structure; None for nothing.
+    def hold(self, sampling: dict[str, Any]) -> None:
+        """Put into fields of `SamplingParams` what calls need.
+
+        Control tokens come as text, in case the tags are such; and where a call is required, or the answer has a
+        structure, that is held to calls, or to calls or such an answer.
 
         Args:
-            answer: what an answer without calls must be, None for free text.
+            sampling: changed.
 
         Raises:
-            BodyError: an answer's structure that cannot be an alternative to calls.
+            BodyError: the structure of an answer cannot be an alternative to calls.
         """
-        if not self.shown or (self.choice == "auto" and answer is None):
-            return answer
+        answer = sampling.get("structured_outputs")
+        if self.shown:
+            sampling.setdefault("skip_special_tokens", False)
+        if self.shown and (self.choice == "required" or answer is not None):
+            sampling["structured_outputs"] = self._structure(answer)
+
+    def _structure(self, answer: StructuredOutputsParams | None) -> StructuredOutputsParams:
         called = [one for one in self.functions if self.only in (None, one.name)]
         rules, names = [], []
         for index, one in enumerate(called):
