@@ -260,7 +260,12 @@ def test_options_of_ollama():
         (ollama.read_chat, {"messages": [3]}, "messages", "a role and a content"),
         (ollama.read_generate, {"prompt": "a", "options": {"mirostat": 2}}, "options.mirostat", "at 0"),
         (ollama.read_generate, {"prompt": "a", "options": 3}, "options", "it must be an object"),
-        (anthropic.read_messages, {"messages": [{}], "max_tokens": 9}, "messages", "the role user or assistant"),
+        (
+            anthropic.read_messages,
+            {"messages": [{}], "max_tokens": 9},
+            "messages",
+            "the role user, assistant or system",
+        ),
         (anthropic.read_count, {"messages": [], "model": "m"}, "messages", "at least one message"),
         (anthropic.read_count, {"messages": [{"role": "user", "content": "a"}], "stop": "x"}, "stop", "not known"),
     ],

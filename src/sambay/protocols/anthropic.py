@@ -138,8 +138,8 @@ def _messages(fields: Fields) -> list[Json]:
     for index, message in enumerate(given):
         where = f"messages[{index}]"
         role = message.get("role") if isinstance(message, Mapping) else None
-        if not isinstance(message, Mapping) or role not in ("user", "assistant"):
-            raise BodyError(f"{where} is {message!r:.99}: it must have the role user or assistant", "messages")
+        if not isinstance(message, Mapping) or role not in ("user", "assistant", "system"):
+            raise BodyError(f"{where} is {message!r:.99}: it must have the role user, assistant or system", "messages")
         content = message.get("content")
         if isinstance(content, str):
             messages.append({"role": role, "content": content})

@@ -39,7 +39,7 @@ _SAMPLING = (
 
 _WITHOUT_EFFECT = (
     "user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "max_tool_calls",
-    "stream_options",
+    "stream_options", "prompt_cache_options",
 )  # fmt: skip
 
 _LOGPROBS = "message.output_text.logprobs"

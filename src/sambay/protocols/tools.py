@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -39,7 +40,7 @@ _OPENING = re.compile("|".join(map(re.escape, _TAGS)))
 _MOST_FORCED = 16
 """Calls that a forced answer has at most, so that it comes to an end."""
 
-_MOST_FUNCTIONS = 128
+_MOST_FUNCTIONS = 512
 
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """How forced arguments are spelled: as `json.dumps` does, so that they are the same tokens when the client sends them
@@ -120,9 +121,9 @@ class Tools:
         names = [function.name for function in self.functions]
         if len(names) > _MOST_FUNCTIONS:
             raise BodyError(f"tools has {len(names)} functions: {_MOST_FUNCTIONS} at most", "tools")
-        for name in names:
-            if names.count(name) > 1:
-                raise BodyError(f"tools has two functions by the name of {name!r}: give each its own", "tools")
+        name, times = Counter(names).most_common(1)[0] if names else ("", 1)
+        if times > 1:
+            raise BodyError(f"tools has {times} functions by the name of {name!r}: give each its own", "tools")
         if self.choice == "required" and not names:
             raise BodyError("tool_choice asks for a call, but there are no tools: give some", "tool_choice")
         if self.only is not None and self.only not in names:

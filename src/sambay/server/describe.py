@@ -286,7 +286,7 @@ _TURNS: Schema = {
     "items": {
         "type": "object",
         "required": ["role", "content"],
-        "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"type": ["string", "array"]}},
+        "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": {"type": ["string", "array"]}},
     },
 }
 
