@@ -576,10 +576,11 @@ def markdown(text: str) -> str:
         return text
     with suppress(UnreadableError):
         if re.search(r"[-+×÷/^=*<>]", text) and not re.search(r"[A-Za-z]{2}", text.replace("\\frac", "")):
-            return rf"\({shown(text)}\)"
+            return rf"\({shown(text)}\)".replace(r"\frac", r"\dfrac")
     text = re.sub(r"\$(?=\d)", r"\\$", text)
     text = re.sub(r"(\\boxed\{(?:[^{}]|\{[^{}]*\})*\})", r"\\(\1\\)", text)
     text = re.sub(r"(?<!\()(?<!\\boxed\{)(\d*\\frac\{\d+\}\{\d+\})", r"\\(\1\\)", text)
     text = re.sub(r"(?<![\w/.,(])(\d+) (\d+) ?/ ?(\d+)(?![\w/.]\d)(?![\w/])", r"\\(\1\\frac{\2}{\3}\\)", text)
     text = re.sub(r"(?<![\w/.,{])(\d+) ?/ ?(\d+)(?![\w/])", r"\\(\\frac{\1}{\2}\\)", text)
-    return re.sub(r"(?<![\w.])(\d+)\^(\d+)(?![\w.]\d)", r"\\(\1^{\2}\\)", text)
+    text = re.sub(r"(?<![\w.])(\d+)\^(\d+)(?![\w.]\d)", r"\\(\1^{\2}\\)", text)
+    return text.replace(r"\frac", r"\dfrac")  # in lines of text, fractions would be too small to be read

@@ -59,7 +59,9 @@ class Exercise:
         """What is asked, as a sentence."""
         text = re.sub(r"\s*=\s*(?:\?|\.\.\.)?\Z", "", self.problem.question).rstrip()
         if re.search(r"[A-Za-z]{2}", text.replace("frac", "")):
-            return text[0].upper() + text[1:] + ("" if text[-1] in ".?:!" or text[-1].isdigit() else ".")
+            # An unknown keeps its size.
+            first = text[0] if re.match(r"[a-z](?![a-z])", text) else text[0].upper()
+            return first + text[1:] + ("" if text[-1] in ".?:!" or text[-1].isdigit() else ".")
         return f"{'Solve' if '=' in text else 'Work out'} {text.rstrip('?. ')}."
 
     @property
