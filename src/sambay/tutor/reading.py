@@ -148,7 +148,7 @@ def read_answer(text: str, letters: frozenset[str] = frozenset()) -> list[Readin
         return [_values([f"{sign}{_NUMBER_WORDS[lowered]}"], letters)]
     if rest := re.fullmatch(r"(-?\d+)\s*(?:r|rest|rem|remainder)\.?\s*:?\s*(\d+)", lowered):
         return [replace(_values([rest[1], rest[2]], letters), ordered=True)]
-    content = _LEADING.sub("", content).strip()
+    content = _LEADING.sub("", content).strip().rstrip(". ")
     readings, failure = [], None
     for pieces, ordered in _splits(content):
         try:
