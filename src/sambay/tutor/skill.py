@@ -2,7 +2,7 @@
 
 A rating as in chess, one for each topic: a problem is an opponent whose rating follows from its level, solving it is a
 win. The expected score is 1 / (1 + 10 ** ((problem - learner) / 400)), and after each problem the rating moves by the
-surprise, the score less what was expected, times a step that shrinks as more is known (160, 80 from the seventh
+surprise, the score less what was expected, times a step that shrinks as more is known (200, 100 from the seventh
 problem on, 48 from the twenty-first). A hint or a wrong try makes a win smaller; a solution that was looked at is a
 defeat. The next problem is of the level at which success is nearest to two in three, at most one level from the last:
 hard enough to learn from, easy enough to go on.
@@ -89,7 +89,7 @@ class Skill:
             level: of the problem.
             score: from `score_of`.
         """
-        step = 160 if self.answered < 6 else 80 if self.answered < 20 else 48
+        step = 200 if self.answered < 6 else 100 if self.answered < 20 else 48
         rating = self.rating + step * (score - expected_score(self.rating, level))
         return Skill(min(max(rating, _LOWEST), _HIGHEST), self.answered + 1, self.right + (score > 0), level)
 

@@ -154,7 +154,7 @@ def hints_of(idea: str, steps: Sequence[Step], question: str, answer: str) -> li
         if re.sub(r"\A=|\s", "", step.text) not in asked and not re.fullmatch(r"[-\d/ ()+×÷.^]+", step.text)
     ]
     # Where the last step is written arithmetic, its first columns help and do not tell.
-    columns = last.detail[1:-2] if last is not None else ()
+    columns = last.detail[1:-1] if last is not None else ()
     if columns and last is not None and (primes := re.search(r"try ([\d, ]+)\Z", last.detail[0])):
         columns = (f"Does {primes[1].replace(', ', ' or ')} divide both the numerator and the denominator?",)
     return [
