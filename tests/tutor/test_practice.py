@@ -97,7 +97,7 @@ class TestSkill:
             assert abs(level - (skill.level or level)) <= 1
             skill = skill.after(level, 1.0)
         assert skill.next_level() == LEVELS
-        for _ in range(15):
+        for _ in range(20):
             skill = skill.after(skill.next_level(), 0.0)
         assert skill.next_level() == 1
         assert start == Skill()
