@@ -82,13 +82,14 @@ def serve():
 
 @pytest.fixture(scope="session")
 def tiny_llm(checkpoint):
+    """For servers of a test's own, one at a time."""
     return LLM(checkpoint, device="cpu", max_num_seqs=4, memory="256MB")
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_llm):
+def tiny(checkpoint):
     """An httpx client of a server of the tiny model, called `tiny`; `client.app` is the application."""
-    with serving(("tiny", tiny_llm)) as client:
+    with serving(("tiny", LLM(checkpoint, device="cpu", max_num_seqs=4, memory="256MB"))) as client:
         yield client
 
 

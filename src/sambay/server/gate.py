@@ -21,7 +21,7 @@ _OPERATION = {"/health", "/ready", "/metrics"}
 """Answered while the server drains, and without a limit to their rate."""
 
 _WITHOUT_KEY = {"/", "/favicon.ico", "/health", "/ready"}
-_PAGES = ("/page/", "/tutor")
+_PAGES = ("/static/", "/page/", "/tutor")
 """A browser gets pages without a key; what they send needs one."""
 
 _SPILL = 8
