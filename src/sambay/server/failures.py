@@ -29,12 +29,23 @@ class RefusedError(SambaYError):
         message: one sentence.
         code: a word for it, as OpenAI's clients read it.
         retry_after: seconds after which another attempt makes sense.
+        close: end the connection, on which the rest of a body may be under way.
     """
 
-    def __init__(self, status: int, message: str, code: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        retry_after: int | None = None,
+        *,
+        close: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status, self.code = status, code
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self.headers |= {"Connection": "close"} if close else {}
+        self.headers |= {"WWW-Authenticate": "Bearer"} if status == 401 else {}
 
 
 class JsonResponse(Response):
