@@ -80,7 +80,7 @@ CONTRAST = r"""() => {
 
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a[href], summary, dialog[open]")]
   .filter((one) => one.checkVisibility())
-  .filter((one) => !(one.ariaLabel || one.textContent.trim() || one.labels?.length || one.ariaLabelledByElements?.length))
+  .filter((one) => !(one.ariaLabel || one.textContent.trim() || one.labels?.length || one.ariaLabelledByElements))
   .map((one) => one.outerHTML)"""
 
 

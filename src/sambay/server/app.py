@@ -13,13 +13,9 @@ from starlette.responses import Response
 
 from sambay._version import __version__
 from sambay.errors import SambaYError
-<<<<<<< HEAD
 from sambay.server import failures, page
-=======
-from sambay.server import failures
 from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
->>>>>>> wip/server
 from sambay.server.models import Models
 from sambay.server.observe import Observe
 from sambay.server.routes import openai, operations
