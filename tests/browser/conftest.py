@@ -55,7 +55,7 @@ def context(browser, site):
     context = browser.new_context(viewport={"width": 1280, "height": 820}, accept_downloads=True)
     context.set_default_timeout(60_000)
     asked, complaints = [], []
-    context.on("request", asked.append)
+    context.on("request", lambda request: asked.append(request))
     context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     context.on("weberror", lambda error: complaints.append(str(error.error)))
     context.complaints = complaints
