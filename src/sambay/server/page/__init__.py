@@ -30,13 +30,13 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-def index(request: Request) -> Response:
+async def index(request: Request) -> Response:
     """The page."""
     return FILES.response(request, "index.html")
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
-def static(request: Request, name: str) -> Response:
+async def static(request: Request, name: str) -> Response:
     """A file of it."""
     return FILES.response(request, name)
 

@@ -89,6 +89,7 @@ export class Growing {
   }
 
   async #draw(growing) {
+    if (this.#begin === this.#text.length) return;
     try {
       const [{ blocks, open, rest }] = await render([{ text: this.#text.slice(this.#begin), growing }]);
       const done = blocks.flatMap(nodesOf);

@@ -7,9 +7,9 @@ import { h, kept } from "./dom.js";
 const NUMBERS = [
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, hint: "0 always takes the likeliest token; higher is more varied." },
   { name: "top_p", label: "Top-p", min: 0.01, max: 1, step: 0.01, hint: "Only the likeliest tokens that make up this probability." },
-  { name: "max_tokens", label: "Most tokens", min: 1, max: 1_000_000, step: 1, hint: "Thinking and answer together." },
-  { name: "max_thinking_tokens", label: "Most tokens of thinking", min: 0, max: 1_000_000, step: 1, hint: "Then the model has to answer." },
-  { name: "seed", label: "Seed", min: 0, max: 2 ** 31 - 1, step: 1, hint: "The same seed gives the same reply." },
+  { name: "max_tokens", label: "Most tokens", min: 1, max: 1_000_000, step: 1, own: "4,096", hint: "Thinking and answer together." },
+  { name: "max_thinking_tokens", label: "Most tokens of thinking", min: 0, max: 1_000_000, step: 1, own: "no limit", hint: "Then the model has to answer." },
+  { name: "seed", label: "Seed", min: 0, max: 2 ** 31 - 1, step: 1, own: "random", hint: "The same seed gives the same reply." },
 ];
 
 /** Settings that a new conversation begins with: those that were chosen last. */
@@ -51,9 +51,9 @@ export function openSettings(settings, changed) {
     onchange: (event) => change("thinking", event.target.checked ? null : false),
   });
 
-  const fields = NUMBERS.map(({ name, label, min, max, step, hint }) => {
+  const fields = NUMBERS.map(({ name, label, min, max, step, hint, own = "model's own" }) => {
     const input = h("input", {
-      id: `set-${name}`, type: "number", inputmode: "decimal", min, max, step: step < 1 ? "any" : step, placeholder: "model's own",
+      id: `set-${name}`, type: "number", inputmode: "decimal", min, max, step: step < 1 ? "any" : step, placeholder: own,
       "aria-describedby": `hint-${name}`,
       onchange: ({ target }) => {
         if (target.validity.badInput || !target.checkValidity()) target.reportValidity();
@@ -76,7 +76,7 @@ export function openSettings(settings, changed) {
     "dialog", { class: "settings", "aria-labelledby": "settings-title", onclose: () => dialog.remove() },
     h("h2", { id: "settings-title" }, "Settings"),
     h("div", { class: "field" }, h("label", { for: "set-system" }, "System prompt"), system,
-      h("span", { class: "hint" }, "Stands before this conversation, and before new ones.")),
+      h("span", { class: "hint" }, "Comes before this conversation and before new ones.")),
     h("label", { class: "switch" }, thinking, "Think before answering"),
     h("div", { class: "numbers" }, fields),
     themes,

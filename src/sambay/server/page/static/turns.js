@@ -104,7 +104,6 @@ class AssistantTurn {
   settled() {
     const { node } = this;
     this.details.hidden = !node.thinking;
-    this.details.classList.remove("live");
     this.summary.textContent = duration(node.thinkingSeconds);
     this.wait.hidden = true;
     this.#foot();
@@ -156,23 +155,23 @@ class AssistantTurn {
     this.summary.textContent = `Thinking · ${Math.round((performance.now() - this.reply.started) / 1000)} s`;
   }
 
-  #thinkingOver() {
-    if (this.#tick === null && !this.details.classList.contains("live")) return;
+  /** The thinking is complete; resolves when all of it is shown. */
+  async #thinkingOver() {
+    if (this.#rendered) return;
+    this.#rendered = true;
     clearInterval(this.#tick);
     this.#tick = null;
     this.details.classList.remove("live");
     this.summary.textContent = duration(this.node.thinkingSeconds);
     if (!this.#touched) this.details.open = false;
-    this.#rendered = true;
-    this.#thinking.finish(this.node.thinking);
+    await this.#thinking.finish(this.node.thinking ?? "");
   }
 
   async #end() {
     const { node } = this;
-    if (node.thinking) this.#thinkingOver();
     this.wait.hidden = true;
+    await Promise.all([this.#thinkingOver(), this.#answer.finish(node.text)]);
     this.element.removeAttribute("aria-busy");
-    if (node.text) await this.#answer.finish(node.text);
     this.settled();
     announce(node.error ? "The reply failed" : node.finish === "stopped" ? "Stopped" : "Reply complete");
     this.turns.onEnd(this.conversation, node, this.reply);
