@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sambay.data.problems import FAMILIES
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 from sambay.tutor.skill import LEVELS, Skill, expected_score, score_of
 from sambay.tutor.solution import folded, hints_of, idea_of
 from sambay.tutor.topics import TOPICS, draw, exercise, work_of
@@ -34,11 +34,11 @@ class TestTopics:
 
     def test_names_of_nothing(self):
         for name in ("", "fractions", "fractions-", "algebra-1", "fractions-" + "9" * 30, "../etc-1"):
-            with pytest.raises(SambaYError, match="ask for a new one"):
+            with pytest.raises(TutorError, match="ask for a new one"):
                 exercise(name)
-        with pytest.raises(SambaYError, match="choose from arithmetic"):
+        with pytest.raises(TutorError, match="choose from arithmetic"):
             draw("algebra", 1, 0)
-        with pytest.raises(SambaYError, match="level is 6: it must be from 1 to 5"):
+        with pytest.raises(TutorError, match="level is 6: it must be from 1 to 5"):
             draw("fractions", 6, 0)
 
 
@@ -129,5 +129,5 @@ class TestSkill:
          {"right": 3, "answered": 2}, {"answered": 10**9}],
     )  # fmt: skip
     def test_what_no_browser_of_ours_kept(self, values):
-        with pytest.raises(SambaYError, match="it must be"):
+        with pytest.raises(TutorError, match="it must be"):
             Skill.from_dict(values)

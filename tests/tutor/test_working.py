@@ -2,7 +2,7 @@
 
 import pytest
 
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 from sambay.tutor.working import MOST_LINES, check_working
 
 
@@ -52,5 +52,5 @@ def test_a_summary_of_the_whole(judge):
 
 
 def test_too_many_lines(judge):
-    with pytest.raises(SambaYError, match=f"{MOST_LINES} are the most"):
+    with pytest.raises(TutorError, match=f"{MOST_LINES} are the most"):
         check_working(judge, "x", "1 = 1\n" * (MOST_LINES + 1))

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from sambay.data.problems.answers import boxed
 from sambay.data.problems.wording import in_words
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 
 __all__ = ["Part", "Reading", "UnreadableError", "markdown", "read_answer", "read_sides", "shown"]
 
@@ -25,7 +25,7 @@ _MOST_DIGITS, _MOST_TOKENS, _DEEPEST, _LARGEST_POWER = 40, 160, 24, 2000
 Form = Literal["integer", "decimal", "fraction", "mixed", "expression", "relation", "latex"]
 
 
-class UnreadableError(SambaYError):
+class UnreadableError(TutorError):
     """What was typed cannot be read as mathematics; the message is for the learner."""
 
 

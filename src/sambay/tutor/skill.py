@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 
 __all__ = ["LEVELS", "Skill", "expected_score", "level_rating", "score_of"]
 
@@ -61,20 +61,20 @@ class Skill:
         """Read what a learner's side has kept.
 
         Raises:
-            SambaYError: a value that no `Skill` has.
+            TutorError: a value that no `Skill` has.
         """
         values = values or {}
         rating = values.get("rating", _START)
         if isinstance(rating, bool) or not isinstance(rating, int | float) or not math.isfinite(rating):
-            raise SambaYError(f"rating is {rating!r:.40}: it must be a number from {_LOWEST:.0f} to {_HIGHEST:.0f}")
+            raise TutorError(f"rating is {rating!r:.40}: it must be a number from {_LOWEST:.0f} to {_HIGHEST:.0f}")
         counts = {}
         for name, most in (("answered", 10**6), ("right", 10**6), ("level", LEVELS)):
             value = values.get(name, 0)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-                raise SambaYError(f"{name} is {value!r:.40}: it must be a whole number from 0 to {most}")
+                raise TutorError(f"{name} is {value!r:.40}: it must be a whole number from 0 to {most}")
             counts[name] = value
         if counts["right"] > counts["answered"]:
-            raise SambaYError(f"right is {counts['right']}: it must be at most answered, which is {counts['answered']}")
+            raise TutorError(f"right is {counts['right']}: it must be at most answered, which is {counts['answered']}")
         return cls(min(max(float(rating), _LOWEST), _HIGHEST), **counts)
 
     def to_dict(self) -> dict[str, float | int]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from sambay.data.problems import FAMILIES, Problem, problem_at
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 from sambay.tutor.skill import LEVELS
 
 __all__ = ["TITLES", "TOPICS", "Exercise", "draw", "exercise", "level_of", "work_of"]
@@ -92,11 +92,11 @@ def exercise(name: str) -> Exercise:
     """The problem that a name stands for.
 
     Raises:
-        SambaYError: there is none of that name.
+        TutorError: there is none of that name.
     """
     match = re.fullmatch(r"([a-z_]+)-(\d{1,13})", name)
     if match is None or match[1] not in TITLES or int(match[2]) >= _INDICES:
-        raise SambaYError(f"there is no problem {name!r:.60}: ask for a new one")
+        raise TutorError(f"there is no problem {name!r:.60}: ask for a new one")
     problem = _at(match[1], int(match[2]))
     return Exercise(name, level_of(problem), problem)
 
@@ -110,12 +110,12 @@ def draw(topic: str, level: int, begin: int) -> Exercise:
         begin: the place, any number; the same gives the same problem.
 
     Raises:
-        SambaYError: there is no such topic or level.
+        TutorError: there is no such topic or level.
     """
     if topic not in TITLES:
-        raise SambaYError(f"there is no topic {topic!r:.60}: choose from {', '.join(TOPICS)}")
+        raise TutorError(f"there is no topic {topic!r:.60}: choose from {', '.join(TOPICS)}")
     if not 1 <= level <= LEVELS:
-        raise SambaYError(f"level is {level}: it must be from 1 to {LEVELS}")
+        raise TutorError(f"level is {level}: it must be from 1 to {LEVELS}")
     index = begin % (_INDICES // 2)
     while level_of(problem := _at(topic, index)) != level:
         index += 1
