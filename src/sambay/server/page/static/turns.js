@@ -199,7 +199,7 @@ class AssistantTurn {
     const button = again();
     let { error } = this.node;
     if (failure?.code === "context_length_exceeded") error += " Edit an earlier turn, or begin a new conversation.";
-    if (failure?.status === 429 && failure.retryAfter) {
+    if (failure?.retryAfter) {
       // Not before the server said: it would only refuse once more.
       let left = Math.ceil(failure.retryAfter);
       button.disabled = true;
