@@ -34,6 +34,12 @@ async def index(request: Request) -> Response:
     return _FILES.response(request, "index.html")
 
 
+@router.get("/favicon.ico")
+async def favicon(request: Request) -> Response:
+    """For those who ask for it unseen."""
+    return _FILES.response(request, "icon.svg")
+
+
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
 async def static(request: Request, name: str) -> Response:
     """A file of it."""

@@ -90,8 +90,8 @@ export class Growing {
       const start = performance.now();
       await this.#draw(true);
       const spent = performance.now() - start;
-      // A slow server is asked less often: rendering takes a third of the time at most.
-      await new Promise((resolve) => setTimeout(resolve, Math.max(PACE - spent, 2 * spent)));
+      // A slow server is asked less often: rendering takes a fifth of the time at most.
+      await new Promise((resolve) => setTimeout(resolve, Math.max(PACE - spent, 4 * spent)));
     }
     this.#running = null;
   }
