@@ -19,6 +19,7 @@ __all__ = [
     "SamplingError",
     "StateError",
     "StateWarning",
+    "TutorError",
 ]
 
 
@@ -69,6 +70,10 @@ class BodyError(SambaYError):
 
 class ModelNotFoundError(SambaYError):
     """A request for a model that is not served."""
+
+
+class TutorError(SambaYError):
+    """What a learner or a teacher asks for that cannot be done; the message is for them."""
 
 
 class BackendError(SambaYError):

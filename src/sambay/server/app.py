@@ -18,8 +18,9 @@ from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
 from sambay.server.models import Models
 from sambay.server.observe import Observe
-from sambay.server.routes import openai, operations
+from sambay.server.routes import openai, operations, tutor
 from sambay.server.settings import Settings
+from sambay.server.tutoring import Tutoring
 
 __all__ = ["create_app"]
 
@@ -40,6 +41,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         try:
             yield
         finally:
+            await app.state.tutoring.aclose()
             await models.aclose()
 
     app = FastAPI(
@@ -52,10 +54,11 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
+    app.state.tutoring = Tutoring()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, operations, page):
+    for module in (openai, operations, page, tutor):
         app.include_router(module.router)
     # What is added last comes first.
     app.add_middleware(Gate, settings=settings, doors=doors)

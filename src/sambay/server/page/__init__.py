@@ -20,10 +20,11 @@ from sambay.server.failures import JsonResponse
 from sambay.server.render import render
 from sambay.server.static import StaticFiles
 
-__all__ = ["router"]
+__all__ = ["FILES", "router"]
 
 _MOST = 400_000  # characters to be rendered in one request; a second of one core, at most
-_FILES = StaticFiles(Path(__file__).parent / "static")
+FILES = StaticFiles(Path(__file__).parent / "static")
+"""Of all pages."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,19 +32,19 @@ router = APIRouter(include_in_schema=False)
 @router.api_route("/", methods=["GET", "HEAD"])
 async def index(request: Request) -> Response:
     """The page."""
-    return _FILES.response(request, "index.html")
+    return FILES.response(request, "index.html")
 
 
 @router.get("/favicon.ico")
 async def favicon(request: Request) -> Response:
     """For those who ask for it unseen."""
-    return _FILES.response(request, "icon.svg")
+    return FILES.response(request, "icon.svg")
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
 async def static(request: Request, name: str) -> Response:
     """A file of it."""
-    return _FILES.response(request, name)
+    return FILES.response(request, name)
 
 
 @router.post("/page/render")

@@ -28,16 +28,17 @@ export class ApiError extends Error {
   }
 }
 
-async function request(path, { body, signal } = {}) {
+/** An answer of the server; `body` goes as JSON, `raw` as it is. Throws ApiError, and AbortError. */
+export async function request(path, { body, raw, signal } = {}) {
   let response;
   try {
     response = await fetch(path, {
-      method: body === undefined ? "GET" : "POST",
+      method: body === undefined && raw === undefined ? "GET" : "POST",
       headers: {
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
         ...(key ? { Authorization: `Bearer ${key}` } : {}),
       },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined ? raw : JSON.stringify(body),
       signal,
       cache: "no-store",
       credentials: "same-origin",
