@@ -15,8 +15,7 @@ WATCH = """() => {
 }"""
 
 FOREIGN = """() => [...document.querySelectorAll("#turns *, #conversations *, #title *")]
-  .filter((one) => ["SCRIPT", "IMG", "IFRAME", "OBJECT", "EMBED", "LINK", "STYLE", "FORM", "BASE", "META", "VIDEO", "AUDIO"]
-      .includes(one.tagName)
+  .filter((one) => /^(script|img|iframe|object|embed|link|style|form|base|meta|video|audio)$/i.test(one.tagName)
     || [...one.attributes].some(({name, value}) => name.startsWith("on") || name === "style"
       || (["href", "src", "xlink:href", "action"].includes(name)
         && !/^(https?:|mailto:|#|static\\/icons\\.svg#)/.test(value))))
@@ -102,7 +101,8 @@ def test_nothing_can_be_run_within_the_page(page, context):
           const found = [];
           document.addEventListener("securitypolicyviolation", (event) => found.push(event.effectiveDirective));
           const script = document.createElement("script");
-          try { script.textContent = "window.pwned = 1"; document.body.append(script); } catch { found.push("trusted"); }
+          try { script.textContent = "window.pwned = 1"; document.body.append(script); }
+          catch { found.push("trusted"); }
           try { document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.pwned = 1'>"); }
           catch { found.push("trusted"); }
           const image = new Image(); image.src = "https://evil.example/x.png";

@@ -247,8 +247,12 @@ def test_a_template_that_writes_tools_itself(llm):
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "has the name 'a b'"),
         ({"tools": [{"type": "function", "function": {"name": "a", "parameters": []}}]}, "a JSON schema of an object"),
         ({"tools": [{"type": "function", "function": {"name": "a", "description": 3}}]}, "must be text"),
+        (
+            {"tools": [{"type": "function", "function": {"name": f"f{i}"}} for i in range(513)]},
+            "tools has 513 functions: 512 at most",
+        ),
         ({"tools": [{"type": "web_search"}]}, "must have the type function"),
-        ({"tools": [*GIVEN, *GIVEN]}, "two functions by the name of 'get_weather'"),
+        ({"tools": [*GIVEN, *GIVEN]}, "2 functions by the name of 'get_weather'"),
         ({"tools": GIVEN, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "get_weather, coin"),
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "there are no tools"),
         ({"tools": GIVEN, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}}, "among tools"),
@@ -293,18 +297,29 @@ def test_a_forced_call_always_comes_and_fits(llm, choice):
         assert written[0]["content"] == output.outputs[0].text
 
 
+def held(tools, answer=None):
+    sampling = {} if answer is None else {"structured_outputs": answer}
+    tools.hold(sampling)
+    return sampling
+
+
 def test_a_call_or_an_answer_of_a_structure(llm):
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     answer = StructuredOutputsParams(json={**schema, "additionalProperties": False})
-    structure = TOOLS.structure(answer)
+    structure = held(TOOLS, answer)["structured_outputs"]
     guide = llm.engine._guides
     guide.check(SamplingParams(structured_outputs=structure))
     matcher = guide._structures.matcher(structure)
     for text, fits in ((CALL, True), ('{"a": true}', True), ('{"a": 1}', False), ("hello", False)):
         start = matcher.copy()
         assert all(start.accepts(token) for token in llm.tokenizer.encode(text)) == fits
-    assert TOOLS.structure(None) is None
-    assert Tools(TOOLS.functions, "none").structure(answer) == answer
+    assert held(TOOLS) == {"skip_special_tokens": False}
+    assert held(Tools(TOOLS.functions, "none"), answer) == {"structured_outputs": answer}
+    named = Tools((Function.read({"name": "größe", "parameters": {}}, "tools"),), "required", parallel=False)
+    matcher = guide._structures.matcher(held(named)["structured_outputs"])
+    text = '<|tool_call|>[{"name": "größe", "arguments": {"a": [1, {"b": null}]}}]<|/tool_call|>'
+    assert all(matcher.accepts(token) for token in llm.tokenizer.encode(text))
+    assert matcher.complete
     bad = Function.read({"name": "f", "parameters": {"properties": {"a": {"type": "string", "pattern": "("}}}}, "tools")
     with pytest.raises(SamplingError, match="cannot be used"):
-        guide.check(SamplingParams(structured_outputs=Tools((bad,), "required").structure(None)))
+        guide.check(SamplingParams(**held(Tools((bad,), "required"))))

@@ -34,6 +34,12 @@ def tutor(bundled):
         yield client
 
 
+def test_models(client):
+    [listed] = client.models.list()
+    assert (listed.id, listed.display_name, listed.type) == ("tiny", "tiny", "model")
+    assert client.models.retrieve("tiny").created_at == listed.created_at
+
+
 def test_a_message_plain_and_streamed(tutor):
     fields = {"model": "tutor", "max_tokens": 500, "messages": HELLO, "extra_body": {"temperature": 0}}
     plain = tutor.messages.create(**fields)
@@ -59,10 +65,12 @@ def test_counting_and_caching(tutor):
     first = tutor.messages.create(**fields, max_tokens=300, extra_body={"temperature": 0})
     assert first.usage.input_tokens + first.usage.cache_read_input_tokens == count
     turn = [*HELLO, {"role": "assistant", "content": first.content}, {"role": "user", "content": "And 5 + 6?"}]
-    second = tutor.messages.create(model="tutor", messages=turn, system=SYSTEM, max_tokens=300, extra_body={"temperature": 0})
+    second = tutor.messages.create(
+        model="tutor", messages=turn, system=SYSTEM, max_tokens=300, extra_body={"temperature": 0}
+    )
     assert second.usage.cache_read_input_tokens > 100
     assert second.usage.input_tokens < 100
-    with tutor.messages.stream(model="tutor", messages=turn, system=SYSTEM, max_tokens=300) as stream:
+    with tutor.messages.stream(**fields | {"messages": turn}, max_tokens=300) as stream:
         assert stream.get_final_message().usage.cache_read_input_tokens > 100
 
 

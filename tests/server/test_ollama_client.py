@@ -135,7 +135,8 @@ def test_formats(client):
 def test_tools(tutor, bundled):
     # Ollama's clients have no `tool_choice`, but others that speak its protocol do.
     body = {
-        "model": "tutor", "messages": HELLO, "tools": [COIN], "think": False, "tool_choice": "required",
+        "model": "tutor", "messages": HELLO, "tools": [COIN], "think": False,
+        "tool_choice": {"type": "function", "function": {"name": "coin"}},
         "stream": False,
         "options": {**GREEDY, "num_predict": 200},
     }  # fmt: skip

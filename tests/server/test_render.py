@@ -166,13 +166,13 @@ TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join) | st.text
 
 
 @given(TEXTS)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_whatever_is_written_is_safe(text):
     checked(render_html(text))
 
 
 @given(TEXTS, st.lists(st.integers(1, 40), min_size=1, max_size=20))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_a_growing_text_ends_as_the_whole_does(text, steps):
     """What is finished never changes, and what is sent again is only what is open."""
     units = text.encode("utf-16-le", "surrogatepass")
@@ -194,6 +194,23 @@ def test_finished_blocks_are_left_alone():
     assert len(first.blocks) == 2
     assert first.rest == len("A paragraph.\n\n- one\n- two\n\n")
     assert "<figure" in first.open
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("so **bold wor", "<p>so <strong>bold wor</strong></p>"),
+        ("so **bold **", "<p>so **bold **</p>"),
+        ("\\(a ** b", "a ** b</code>"),
+        ("so **bold*", "<p>so <strong>bold</strong></p>"),
+        ("use `pri", "<p>use <code>pri</code></p>"),
+        ("- **a** b\n- **c", "<li><strong>c</strong></li>"),
+        ("```\na ** b", "a ** b</code>"),
+        ("2 ** 3", "<p>2 ** 3</p>"),
+    ],
+)
+def test_what_has_begun_is_shown_as_if_it_had_ended(text, shown):
+    assert shown in render(text, growing=True).open
 
 
 def test_offsets_are_those_of_javascript():
@@ -287,7 +304,7 @@ LATEX = r"""\frac \sqrt \text { } ^ _ & \\ x 1 + \left( \right) \begin{matrix} \
 
 
 @given(st.lists(st.sampled_from(LATEX.split()), max_size=20).map(" ".join))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_whatever_latex_is_safe(latex):
     found = mathml(latex, display=True)
     if found is not None:

@@ -137,12 +137,14 @@ def serve(
     _require()
     from sambay.engine.budget import memory_bytes
     from sambay.server import Models, ServedModel, Settings, create_app
-    from sambay.server.listen import bind, make_config, run
+    from sambay.server.listen import bind, check_tls, make_config, run
     from sambay.server.logs import log, setup
     from sambay.server.models import share_memory
 
     if tls_key is not None and tls_cert is None:
         raise typer.BadParameter("--tls-key is that of a certificate: add --tls-cert")
+    if tls_cert is not None:
+        check_tls(tls_cert, tls_key)
     local = host in ("localhost", "::1") or host.startswith("127.")
     settings = Settings(
         keys=(*(api_key or ()), *_read_keys(api_key_file)),
@@ -157,43 +159,43 @@ def serve(
         drain_timeout=drain_timeout,
         log_prompts=log_prompts,
     )
-    listener = bind(host, port)
-    wanted = _named(models or [""])
-    share = share_memory(memory, [directory for _, directory in wanted])
-    served = []
-    for name, directory in wanted:
-        llm = options.open_model(
-            str(directory),
-            device=device,
-            dtype=dtype,
-            kv_cache_dtype=kv_cache_dtype,
-            mmap=mmap,
-            threads=threads,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            memory=share,
-            state_dir=state_dir / name if state_dir is not None and len(wanted) > 1 else state_dir,
-            deterministic=deterministic,
-        )
-        served.append(ServedModel.of(name, llm))
-    config = make_config(create_app(Models(served), settings), tls_cert=tls_cert, tls_key=tls_key)
-    url = _url(host, listener.getsockname()[1], tls_cert is not None)
+    with bind(host, port) as listener:
+        wanted = _named(models or [""])
+        share = share_memory(memory, [directory for _, directory in wanted])
+        served = []
+        for name, directory in wanted:
+            llm = options.open_model(
+                str(directory),
+                device=device,
+                dtype=dtype,
+                kv_cache_dtype=kv_cache_dtype,
+                mmap=mmap,
+                threads=threads,
+                max_model_len=max_model_len,
+                max_num_seqs=max_num_seqs,
+                memory=share,
+                state_dir=state_dir / name if state_dir is not None and len(wanted) > 1 else state_dir,
+                deterministic=deterministic,
+            )
+            served.append(ServedModel.of(name, llm))
+        config = make_config(create_app(Models(served), settings), tls_cert=tls_cert, tls_key=tls_key)
+        url = _url(host, listener.getsockname()[1], tls_cert is not None)
 
-    def tell() -> None:
-        names = [name for name, _ in wanted]
-        if as_json:
-            log("listening", url=url, models=names)
-        else:
-            Screen(sys.stdout).write(f"{', '.join(names)} at {url}\n")
-        if not local and not settings.keys:
-            warnings.warn(f"anyone who reaches {host} can use this server: give it an --api-key", stacklevel=1)
+        def tell() -> None:
+            names = [name for name, _ in wanted]
+            if as_json:
+                log("listening", url=url, models=names)
+            else:
+                Screen(sys.stdout).write(f"{', '.join(names)} at {url}\n")
+            if not local and not settings.keys:
+                warnings.warn(f"anyone who reaches {host} can use this server: give it an --api-key", stacklevel=1)
 
-    setup(as_json=as_json)
-    run(config, listener, ready=tell)
+        setup(as_json=as_json)
+        run(config, listener, ready=tell)
 
 
 def _require() -> None:
-    for module in ("fastapi", "uvicorn", "prometheus_client"):
+    for module in ("fastapi", "uvicorn", "prometheus_client", "latex2mathml"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(module, "serve", "sambay serve")
 

@@ -20,20 +20,10 @@ class _Mailbox:
     """What the engine's thread and the reader of a stream share; it does not keep a stream alive that was let go of."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self.events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self.output: RequestOutput | None = None
         self.error: BaseException | None = None
-
-    def push(self, event: StreamEvent) -> None:
-        """An event, from the engine's thread."""
-        self._loop.call_soon_threadsafe(self.events.put_nowait, event)
-
-    def end(self, error: BaseException | None = None) -> None:
-        """No further events come, from the engine's thread."""
-        self.error = error or (None if self.output is None else self.output.error)
-        with contextlib.suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
-            self._loop.call_soon_threadsafe(self.events.put_nowait, None)
 
 
 class AsyncEventStream(AsyncIterator[StreamEvent]):
@@ -105,6 +95,7 @@ class AsyncEngine:
         self.llm = llm
         self._open: list[_Mailbox] = []
         self._orders: list[Callable[[], None]] = []
+        self._outbox: list[tuple[_Mailbox, StreamEvent | None]] = []
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="sambay-engine", daemon=True)
@@ -145,10 +136,15 @@ class AsyncEngine:
         def add() -> None:
             try:
                 mailbox.output = self.llm.engine.add(
-                    text, ids, params, on_event=mailbox.push, priority=priority, deadline=deadline
+                    text,
+                    ids,
+                    params,
+                    on_event=lambda event: self._outbox.append((mailbox, event)),
+                    priority=priority,
+                    deadline=deadline,
                 )
             except Exception as error:  # what `check` did not see: the matter of this request, not of the thread
-                mailbox.end(error)
+                self._end(mailbox, error)
                 return
             self._open.append(mailbox)
 
@@ -227,11 +223,30 @@ class AsyncEngine:
                 self._end_all(error)
             for mailbox in [one for one in self._open if one.output is not None and one.output.finished]:
                 self._open.remove(mailbox)
-                mailbox.end()
+                self._end(mailbox)
+            self._deliver()
+
+    def _end(self, mailbox: _Mailbox, error: BaseException | None = None) -> None:
+        """No further events come."""
+        mailbox.error = error or (None if mailbox.output is None else mailbox.output.error)
+        self._outbox.append((mailbox, None))
+
+    def _deliver(self) -> None:
+        """Hand out what a step brought: one call for each event loop, since waking one costs more than an event."""
+        outbox, self._outbox = self._outbox, []
+        for loop in {mailbox.loop for mailbox, _ in outbox}:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(_hand_out, [one for one in outbox if one[0].loop is loop])
 
     def _end_all(self, error: BaseException) -> None:
         for mailbox in self._open:
             if mailbox.output is not None:
                 self.llm.engine.abort(mailbox.output.request_id)
-            mailbox.end(error)
+            self._end(mailbox, error)
         self._open = []
+        self._deliver()
+
+
+def _hand_out(letters: list[tuple[_Mailbox, StreamEvent | None]]) -> None:
+    for mailbox, event in letters:
+        mailbox.events.put_nowait(event)

@@ -84,9 +84,10 @@ def _read(fields: Fields, sampling: Json) -> ChatBody:
         raise BodyError(f"output_config.format is {format_!r:.99}: it must be an object with a type", "output_config")
     tools = _tools(fields)
     structure = None if format_ is None else read_format(format_, "output_config.format")
-    structure = tools.structure(structure) if tools else structure
     if structure is not None:
         sampling["structured_outputs"] = structure
+    if tools is not None:
+        tools.hold(sampling)
     return ChatBody(messages=messages, template=template, tools=tools)
 
 
@@ -137,8 +138,8 @@ def _messages(fields: Fields) -> list[Json]:
     for index, message in enumerate(given):
         where = f"messages[{index}]"
         role = message.get("role") if isinstance(message, Mapping) else None
-        if not isinstance(message, Mapping) or role not in ("user", "assistant"):
-            raise BodyError(f"{where} is {message!r:.99}: it must have the role user or assistant", "messages")
+        if not isinstance(message, Mapping) or role not in ("user", "assistant", "system"):
+            raise BodyError(f"{where} is {message!r:.99}: it must have the role user, assistant or system", "messages")
         content = message.get("content")
         if isinstance(content, str):
             messages.append({"role": role, "content": content})

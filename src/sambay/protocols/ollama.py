@@ -33,8 +33,8 @@ __all__ = [
     "GENERATE",
     "Lines",
     "OllamaBody",
-    "describe",
     "describe_fully",
+    "describe_listed",
     "describe_running",
     "error_body",
     "load_line",
@@ -111,10 +111,8 @@ def read_chat(raw: object) -> OllamaBody:
     choice = fields.take("tool_choice", (str, Mapping), "none, auto, required, or a function", "auto")
     tools = read_choice(functions, choice, parallel=True, nested="function")
     sampling, template, common = _common(fields)
-    structure = sampling.pop("structured_outputs", None)
-    structure = tools.structure(structure) if tools else structure
-    if structure is not None:
-        sampling["structured_outputs"] = structure
+    if tools is not None:
+        tools.hold(sampling)
     fields.refuse_the_rest()
     return OllamaBody(sampling, **common, messages=messages, template=template, tools=tools)
 
@@ -298,7 +296,7 @@ def load_line(body: OllamaBody, model: str) -> Json:
     return {"model": model, "created_at": _now(), **said, "done": True, "done_reason": reason}
 
 
-def describe(llm: LLM, name: str, created: float) -> Json:
+def describe_listed(llm: LLM, name: str, created: float) -> Json:
     """A model, as the lists of models have it.
 
     Args:
@@ -333,14 +331,15 @@ def describe(llm: LLM, name: str, created: float) -> Json:
 
 def describe_running(llm: LLM, name: str, created: float) -> Json:
     """A model, as the list of those in memory has it: it stays there."""
-    found = describe(llm, name, created)
+    found = describe_listed(llm, name, created)
     del found["modified_at"]
     return found | {"expires_at": _FOREVER, "size_vram": 0, "context_length": llm.max_model_len}
 
 
 def describe_fully(llm: LLM, name: str, created: float) -> Json:
     """All that is said of one model."""
-    found, config, params = describe(llm, name, created), llm.model.config, llm.get_default_sampling_params()
+    found, config = describe_listed(llm, name, created), llm.model.config
+    params = llm.get_default_sampling_params()
     architecture = {
         "context_length": llm.max_model_len, "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers, "feed_forward_length": config.intermediate_size,

@@ -39,7 +39,7 @@ _SAMPLING = (
 
 _WITHOUT_EFFECT = (
     "user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "max_tool_calls",
-    "stream_options",
+    "stream_options", "prompt_cache_options",
 )  # fmt: skip
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -110,9 +110,10 @@ def read_response(raw: object, earlier: Callable[[str], Sequence[Json]]) -> Resp
             raise BodyError(f"tools[{index}] is {one!r:.99}: it must have the type function", "tools")
         functions.append(Function.read(one, f"tools[{index}]"))
     tools = read_choice(functions, choice, parallel=parallel)
-    structure = tools.structure(structure) if tools else structure
     if structure is not None:
         sampling["structured_outputs"] = structure
+    if tools is not None:
+        tools.hold(sampling)
     include = fields.take("include", list, "a list of names", [])
     top = fields.take("top_logprobs", int, "an integer")
     if _LOGPROBS in include or top:

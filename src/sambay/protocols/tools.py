@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -39,7 +40,7 @@ _OPENING = re.compile("|".join(map(re.escape, _TAGS)))
 _MOST_FORCED = 16
 """Calls that a forced answer has at most, so that it comes to an end."""
 
-_MOST_FUNCTIONS = 128
+_MOST_FUNCTIONS = 512
 
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """How forced arguments are spelled: as `json.dumps` does, so that they are the same tokens when the client sends them
@@ -120,9 +121,9 @@ class Tools:
         names = [function.name for function in self.functions]
         if len(names) > _MOST_FUNCTIONS:
             raise BodyError(f"tools has {len(names)} functions: {_MOST_FUNCTIONS} at most", "tools")
-        for name in names:
-            if names.count(name) > 1:
-                raise BodyError(f"tools has two functions by the name of {name!r}: give each its own", "tools")
+        name, times = Counter(names).most_common(1)[0] if names else ("", 1)
+        if times > 1:
+            raise BodyError(f"tools has {times} functions by the name of {name!r}: give each its own", "tools")
         if self.choice == "required" and not names:
             raise BodyError("tool_choice asks for a call, but there are no tools: give some", "tool_choice")
         if self.only is not None and self.only not in names:
@@ -133,17 +134,25 @@ class Tools:
         """The functions that the model is told of."""
         return () if self.choice == "none" else self.functions
 
-    def structure(self, answer: StructuredOutputsParams | None) -> StructuredOutputsParams | None:
-        """What holds the model to calls, or to calls or an answer of some structure; None for nothing.
+    def hold(self, sampling: dict[str, Any]) -> None:
+        """Put into fields of `SamplingParams` what calls need.
+
+        Control tokens come as text, in case the tags are such; and where a call is required, or the answer has a
+        structure, that is held to calls, or to calls or such an answer.
 
         Args:
-            answer: what an answer without calls must be, None for free text.
+            sampling: changed.
 
         Raises:
-            BodyError: an answer's structure that cannot be an alternative to calls.
+            BodyError: the structure of an answer cannot be an alternative to calls.
         """
-        if not self.shown or (self.choice == "auto" and answer is None):
-            return answer
+        answer = sampling.get("structured_outputs")
+        if self.shown:
+            sampling.setdefault("skip_special_tokens", False)
+        if self.shown and (self.choice == "required" or answer is not None):
+            sampling["structured_outputs"] = self._structure(answer)
+
+    def _structure(self, answer: StructuredOutputsParams | None) -> StructuredOutputsParams:
         called = [one for one in self.functions if self.only in (None, one.name)]
         rules, names = [], []
         for index, one in enumerate(called):
@@ -382,6 +391,8 @@ def _message(message: Mapping[str, Any], native: bool) -> Mapping[str, Any]:
     read = [_call_of(call, index) for index, call in enumerate(calls if isinstance(calls, list) else [calls])]
     rest = {name: value for name, value in message.items() if name != "tool_calls"}
     content = message.get("content") or ""
+    if not isinstance(content, str | list):
+        return rest | {"content": content}  # for the tokenizer to refuse
     if native:
         made = [{"id": id_, "type": "function", "function": call} for id_, call in read]
         return {**rest, "content": content, "tool_calls": made}

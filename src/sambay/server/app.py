@@ -55,8 +55,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
-    app.state.responses = Responses()
-    app.state.tutoring = Tutoring()
+    app.state.responses, app.state.tutoring = Responses(), Tutoring()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -68,7 +67,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,14 +20,17 @@ from sambay.server.models import Models
 from sambay.server.settings import Settings
 from sambay.server.wire import patient_protocol
 
-__all__ = ["bind", "make_config", "run"]
+__all__ = ["bind", "check_tls", "make_config", "run"]
 
 _LAST_S = 5
 """Seconds for what is left to be told that the server ends."""
 
+_QUIET_TICKS = 5
+"""Tenths of a second that the server still refuses when all requests have ended."""
+
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A socket that will listen when the server runs; until then no one connects.
 
     Args:
         host: a name or an address of this machine.
@@ -35,12 +39,32 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: it cannot be had.
     """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=1024)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last run's connections may linger
+        listener.bind((host, port))
+        return listener
     except OSError as error:
+        listener.close()
         reason = error.strerror or str(error)
         raise ConfigError(f"{host} port {port} cannot be listened on ({reason}): choose another") from error
+
+
+def check_tls(cert: Path, key: Path | None) -> None:
+    """Refuse files that HTTPS cannot be spoken with.
+
+    Args:
+        cert: a certificate with its chain, in PEM.
+        key: its private key, None if it is in the same file.
+
+    Raises:
+        ConfigError: they cannot be read, or do not belong together.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except OSError as error:  # ssl's errors are such, too
+        reason = error.strerror or str(error)
+        raise ConfigError(f"the certificate {cert} cannot be used ({reason}): give PEM files of a pair") from error
 
 
 def make_config(app: FastAPI, *, tls_cert: Path | None = None, tls_key: Path | None = None) -> uvicorn.Config:
@@ -48,13 +72,10 @@ def make_config(app: FastAPI, *, tls_cert: Path | None = None, tls_key: Path | N
 
     Args:
         app: from `create_app`.
-        tls_cert: a certificate with its chain, for HTTPS.
+        tls_cert: a certificate with its chain, for HTTPS; None for HTTP.
         tls_key: its private key, if it is not in the same file.
-
-    Raises:
-        ConfigError: the certificate or the key cannot be used.
     """
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http=patient_protocol(app.state.settings),
         ws="none",
@@ -66,13 +87,6 @@ def make_config(app: FastAPI, *, tls_cert: Path | None = None, tls_key: Path | N
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
     )
-    try:
-        config.load()
-    except OSError as error:  # ssl's errors are such, too
-        raise ConfigError(
-            f"the certificate {tls_cert} cannot be used ({error.strerror or error}): give PEM files of a pair"
-        ) from error
-    return config
 
 
 def run(config: uvicorn.Config, listener: socket.socket, *, ready: Callable[[], object] = lambda: None) -> None:
@@ -81,24 +95,27 @@ def run(config: uvicorn.Config, listener: socket.socket, *, ready: Callable[[], 
     Args:
         config: from `make_config`.
         listener: from `bind`.
-        ready: called before the first request is taken.
+        ready: called when requests are taken.
     """
     _allow_many_files()
     assert isinstance(config.app, FastAPI)
-    server = _Server(config, config.app)
-    ready()
-    server.run(sockets=[listener])
+    _Server(config, config.app, ready).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Uvicorn's, which ends when its requests have: the first signal closes the doors, the second ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, ready: Callable[[], object]) -> None:
         super().__init__(config)
+        self._ready = ready
         self._doors: Doors = app.state.doors
         self._models: Models = app.state.models
         self._settings: Settings = app.state.settings
-        self._until = 0.0
+        self._until, self._quiet = 0.0, 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._until = time.monotonic() + (0 if self._doors.closed else self._settings.drain_timeout)
@@ -111,7 +128,9 @@ class _Server(uvicorn.Server):
                 log("draining", requests=self._doors.inside)
             if overdue:  # whoever still waits gets an error that says so
                 await self._models.aclose()
-            self.should_exit = self.should_exit or overdue or not self._doors.inside
+            # Not at once: who has just been answered may be asking again, and is to be told.
+            self._quiet = 0 if self._doors.inside else self._quiet + 1
+            self.should_exit = self.should_exit or overdue or self._quiet > _QUIET_TICKS
         return await super().on_tick(counter)
 
 

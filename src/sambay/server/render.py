@@ -81,21 +81,40 @@ def render(text: str, growing: bool = False) -> Rendered:
     """
     text = _readable(text)
     if not growing:
-        return Rendered(_blocks(text, {}), "", _units(text))
+        return Rendered(_blocks(text), "", _units(text))
     # Lines that are not complete could still become anything, so they do not finish a block.
     complete = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
     if complete.endswith("\r"):
         complete = complete[: complete.rstrip("\r").rfind("\n") + 1]  # half of a line break
-    env: dict[str, Any] = {}
-    tokens = _PARSER.parse(complete, env)
+    tokens = _OUTLINE.parse(complete)
     starts = _starts(tokens)
     if len(starts) < 2:
-        return Rendered([], _PARSER.render(text, {"growing": True}), 0)
-    last = starts[-1]
-    line = (tokens[last].map or [0])[0]
+        return Rendered([], _open(text), 0)
+    line = (tokens[starts[-1]].map or [0])[0]
     place = [0, *(found.end() for found in re.finditer(r"\r\n?|\n", complete))][line]
-    done = [_html(tokens[start:end], env) for start, end in itertools.pairwise(starts)]
-    return Rendered(done, _PARSER.render(text[place:], {"growing": True}), _units(text[:place]))
+    return Rendered(_blocks(text[:place]), _open(text[place:]), _units(text[:place]))
+
+
+def _open(text: str) -> str:
+    """A block that grows. What has begun in its last line is shown as if it had ended: bold words, code."""
+    leaves = [one for one in _OUTLINE.parse(text) if one.type in {"inline", "fence", "code_block", "math_block"}]
+    if leaves and leaves[-1].type == "inline":
+        text += _missing(leaves[-1].content.rpartition("\n")[2])
+    written = _PARSER.render(text, {"growing": True})
+    assert isinstance(written, str)
+    return written
+
+
+def _missing(line: str) -> str:
+    """What would end the bold words or the code that a line has begun."""
+    if line.rfind("\\(") > line.rfind("\\)") or line.rfind("\\[") > line.rfind("\\]"):
+        return ""  # within a formula
+    if line.count("`") % 2:
+        return "`"
+    begun = re.search(r"(?<![\w*])\*\*(?=[^\s*])(?:(?!\*\*).)*$", line)
+    if begun is None or line.count("**") % 2 == 0 or line[-1].isspace():
+        return ""
+    return "*" if line.endswith("*") else "**"
 
 
 def _readable(text: str) -> str:
@@ -107,7 +126,8 @@ def _units(text: str) -> int:
     return len(text) + sum(one > "\uffff" for one in text)
 
 
-def _blocks(text: str, env: dict[str, Any]) -> list[str]:
+def _blocks(text: str) -> list[str]:
+    env: dict[str, Any] = {}
     tokens = _PARSER.parse(text, env)
     starts = [*_starts(tokens), len(tokens)]
     return [_html(tokens[start:end], env) for start, end in itertools.pairwise(starts)]
@@ -371,3 +391,4 @@ def _parser() -> MarkdownIt:
 
 
 _PARSER = _parser()
+_OUTLINE = _parser().disable("inline")  # blocks, with what is in their lines unread

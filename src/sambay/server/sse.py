@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -60,28 +60,27 @@ class PieceResponse(Response):
             await _race(self._send(send), receive)
 
     async def _send(self, send: Send) -> None:
+        sent = 0
+
+        async def pinging() -> None:
+            while True:
+                before = sent
+                await asyncio.sleep(self._every)
+                if sent == before:
+                    await send({"type": "http.response.body", "body": self._ping, "more_body": True})
+
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        pings = None if self._ping is None else asyncio.ensure_future(pinging())
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            coming = asyncio.ensure_future(anext(self._pieces))
-            try:
-                while True:
-                    done, _ = await asyncio.wait({coming}, timeout=None if self._ping is None else self._every)
-                    if done:
-                        try:
-                            piece = coming.result()
-                        except StopAsyncIteration:
-                            break
-                        coming = asyncio.ensure_future(anext(self._pieces))
-                    else:
-                        piece = self._ping or b""
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            finally:
-                await _cancelled(coming)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async for piece in self._pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                sent += 1
         finally:
-            close = getattr(self._pieces, "aclose", None)
-            if close is not None:
-                await close()
+            if pings is not None:
+                await _cancelled(pings)
+            if isinstance(self._pieces, AsyncGenerator):
+                await self._pieces.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

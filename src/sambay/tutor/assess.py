@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sambay.errors import SambaYError
 from sambay.tutor.classroom import Row, Table, write_table
 from sambay.tutor.feedback import Verdict, check_answer
 from sambay.tutor.judge import Judge, TooHardError
@@ -144,8 +143,6 @@ def summary(table: Table, grades: Sequence[Grade]) -> dict[str, Any]:
         each a list with `name`, `correct`, `count` and `share`, in the order of the table; of problems also
         `reference`, `source`, `agreement` and the most frequent wrong answers; `mistakes`, counted by kind.
     """
-    if len(grades) != len(table.rows):
-        raise SambaYError(f"there are {len(grades)} grades for {len(table.rows)} rows")
     pairs = list(zip(table.rows, grades, strict=True))
     graded = [(row, one) for row, one in pairs if one.correct is not None]
     correct = sum(bool(one.correct) for _, one in graded)

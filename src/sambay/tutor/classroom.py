@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 
 __all__ = ["MOST_ROWS", "Row", "Table", "decode", "guarded", "read_table", "write_table"]
 
@@ -64,7 +64,7 @@ def decode(data: bytes) -> str:
     """The text of a file that a spreadsheet may have written.
 
     Raises:
-        SambaYError: it is no text.
+        TutorError: it is no text.
     """
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -72,7 +72,7 @@ def decode(data: bytes) -> str:
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")  # what older spreadsheets write
     if "\0" in text:
-        raise SambaYError("the file is no CSV: it has zero bytes; save the table as CSV, in UTF-8")
+        raise TutorError("the file is no CSV: it has zero bytes; save the table as CSV, in UTF-8")
     return text
 
 
@@ -83,15 +83,13 @@ def read_table(text: str) -> Table:
         text: of the file.
 
     Raises:
-        SambaYError: there are no rows, too many, or no columns for problem and answer. What is wrong with a single row
+        TutorError: there are no rows, too many, or no columns for problem and answer. What is wrong with a single row
             is said in that row.
     """
     lines = text.lstrip("\ufeff").splitlines(keepends=True)
     first = next((line for line in lines if line.strip()), "")
     if not first:
-        raise SambaYError(
-            "the file is empty: give it a header such as problem,answer,student and a row for each answer"
-        )
+        raise TutorError("the file is empty: give it a header such as problem,answer,student and a row for each answer")
     if match := re.fullmatch(r"sep=(.)\s*", first):  # a line of Excel's own
         lines, delimiter = lines[lines.index(first) + 1 :], match[1]
     else:
@@ -105,11 +103,11 @@ def read_table(text: str) -> Table:
             if any(cell.strip() for cell in cells):
                 rows.append(_row(reader.line_num, cells, columns, len(header)))
             if len(rows) > MOST_ROWS:
-                raise SambaYError(f"the file has more than {MOST_ROWS} rows: split it")
+                raise TutorError(f"the file has more than {MOST_ROWS} rows: split it")
     except csv.Error as error:
-        raise SambaYError(f"the file is no CSV: line {reader.line_num}: {error}") from None
+        raise TutorError(f"the file is no CSV: line {reader.line_num}: {error}") from None
     if not rows:
-        raise SambaYError("the file has a header and no rows: give it a row for each answer")
+        raise TutorError("the file has a header and no rows: give it a row for each answer")
     return Table(tuple(header), tuple(rows))
 
 
@@ -125,7 +123,7 @@ def _columns(header: Sequence[str]) -> dict[str, int]:
             found[column] = at
     missing = [column for column in ("problem", "answer") if column not in found]
     if missing:
-        raise SambaYError(
+        raise TutorError(
             f"the header is {', '.join(header)[:99]!r}: name a column {' and one '.join(missing)} "
             "(student and solution may be there, too)"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 from sambay.tutor.assess import Grade, Reference
 
 __all__ = ["Journal"]
@@ -24,7 +24,7 @@ class Journal:
         run: what the results depend on: another table or model is another run.
 
     Raises:
-        SambaYError: the file is of another run.
+        TutorError: the file is of another run.
         OSError: it cannot be read or written.
     """
 
@@ -49,7 +49,7 @@ class Journal:
             if not raw.endswith(b"\n"):
                 break
             if number == 0 and line.get("run") != run:
-                raise SambaYError(
+                raise TutorError(
                     f"{self.path} is of another table, model or number of votes: remove it to begin anew, or choose "
                     "another output"
                 )

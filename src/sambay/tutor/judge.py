@@ -20,7 +20,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Final
 
-from sambay.errors import ConfigError, MissingExtraError, SambaYError
+from sambay.errors import ConfigError, MissingExtraError, SambaYError, TutorError
 
 __all__ = ["Comparison", "Judge", "Solutions", "Statement", "TooHardError"]
 
@@ -30,7 +30,7 @@ _WALL: Final = 120.0 if _HAS_LIMITS else 10.0
 _START: Final = 300.0
 
 
-class TooHardError(SambaYError):
+class TooHardError(TutorError):
     """A comparison that took more time or memory than it may; the message is for the learner."""
 
 
@@ -197,7 +197,7 @@ class Judge:
         threading.Thread(target=read, name="sambay-judge", daemon=True).start()
         if not self._line(_START):
             self._end()
-            raise TooHardError("the process that checks answers could not be started: see `sambay info`")
+            raise SambaYError("the process that checks answers could not be started: is there memory for it?")
         return process
 
     def _line(self, seconds: float) -> bytes:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from sambay.data.problems.answers import boxed
 from sambay.data.problems.wording import in_words
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 
 __all__ = ["Part", "Reading", "UnreadableError", "markdown", "read_answer", "read_sides", "shown"]
 
@@ -25,7 +25,7 @@ _MOST_DIGITS, _MOST_TOKENS, _DEEPEST, _LARGEST_POWER = 40, 160, 24, 2000
 Form = Literal["integer", "decimal", "fraction", "mixed", "expression", "relation", "latex"]
 
 
-class UnreadableError(SambaYError):
+class UnreadableError(TutorError):
     """What was typed cannot be read as mathematics; the message is for the learner."""
 
 
@@ -148,7 +148,7 @@ def read_answer(text: str, letters: frozenset[str] = frozenset()) -> list[Readin
         return [_values([f"{sign}{_NUMBER_WORDS[lowered]}"], letters)]
     if rest := re.fullmatch(r"(-?\d+)\s*(?:r|rest|rem|remainder)\.?\s*:?\s*(\d+)", lowered):
         return [replace(_values([rest[1], rest[2]], letters), ordered=True)]
-    content = _LEADING.sub("", content).strip()
+    content = _LEADING.sub("", content).strip().rstrip(". ")
     readings, failure = [], None
     for pieces, ordered in _splits(content):
         try:
@@ -208,7 +208,8 @@ def shown(text: str) -> str:
         if piece in _RELATIONS:
             out.append(f" {_RELATIONS[piece]} ")
         elif piece.strip():
-            out.append(_expression(piece, frozenset("abcdefghijklmnopqrstuvwxyz"), pretty=True).latex)
+            side = _expression(piece, frozenset("abcdefghijklmnopqrstuvwxyz"), pretty=True).latex
+            out.append(f"{{{side}}}" if side.startswith("-") else side)  # a sign, and no difference
     return "".join(out).strip()
 
 
@@ -576,10 +577,11 @@ def markdown(text: str) -> str:
         return text
     with suppress(UnreadableError):
         if re.search(r"[-+×÷/^=*<>]", text) and not re.search(r"[A-Za-z]{2}", text.replace("\\frac", "")):
-            return rf"\({shown(text)}\)"
+            return rf"\({shown(text)}\)".replace(r"\frac", r"\dfrac")
     text = re.sub(r"\$(?=\d)", r"\\$", text)
     text = re.sub(r"(\\boxed\{(?:[^{}]|\{[^{}]*\})*\})", r"\\(\1\\)", text)
     text = re.sub(r"(?<!\()(?<!\\boxed\{)(\d*\\frac\{\d+\}\{\d+\})", r"\\(\1\\)", text)
     text = re.sub(r"(?<![\w/.,(])(\d+) (\d+) ?/ ?(\d+)(?![\w/.]\d)(?![\w/])", r"\\(\1\\frac{\2}{\3}\\)", text)
     text = re.sub(r"(?<![\w/.,{])(\d+) ?/ ?(\d+)(?![\w/])", r"\\(\\frac{\1}{\2}\\)", text)
-    return re.sub(r"(?<![\w.])(\d+)\^(\d+)(?![\w.]\d)", r"\\(\1^{\2}\\)", text)
+    text = re.sub(r"(?<![\w.])(\d+)\^(\d+)(?![\w.]\d)", r"\\(\1^{\2}\\)", text)
+    return text.replace(r"\frac", r"\dfrac")  # in lines of text, fractions would be too small to be read

@@ -2,7 +2,7 @@
 
 A rating as in chess, one for each topic: a problem is an opponent whose rating follows from its level, solving it is a
 win. The expected score is 1 / (1 + 10 ** ((problem - learner) / 400)), and after each problem the rating moves by the
-surprise, the score less what was expected, times a step that shrinks as more is known (160, 80 from the seventh
+surprise, the score less what was expected, times a step that shrinks as more is known (200, 100 from the seventh
 problem on, 48 from the twenty-first). A hint or a wrong try makes a win smaller; a solution that was looked at is a
 defeat. The next problem is of the level at which success is nearest to two in three, at most one level from the last:
 hard enough to learn from, easy enough to go on.
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 
 __all__ = ["LEVELS", "Skill", "expected_score", "level_rating", "score_of"]
 
@@ -61,20 +61,20 @@ class Skill:
         """Read what a learner's side has kept.
 
         Raises:
-            SambaYError: a value that no `Skill` has.
+            TutorError: a value that no `Skill` has.
         """
         values = values or {}
         rating = values.get("rating", _START)
         if isinstance(rating, bool) or not isinstance(rating, int | float) or not math.isfinite(rating):
-            raise SambaYError(f"rating is {rating!r:.40}: it must be a number from {_LOWEST:.0f} to {_HIGHEST:.0f}")
+            raise TutorError(f"rating is {rating!r:.40}: it must be a number from {_LOWEST:.0f} to {_HIGHEST:.0f}")
         counts = {}
         for name, most in (("answered", 10**6), ("right", 10**6), ("level", LEVELS)):
             value = values.get(name, 0)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-                raise SambaYError(f"{name} is {value!r:.40}: it must be a whole number from 0 to {most}")
+                raise TutorError(f"{name} is {value!r:.40}: it must be a whole number from 0 to {most}")
             counts[name] = value
         if counts["right"] > counts["answered"]:
-            raise SambaYError(f"right is {counts['right']}: it must be at most answered, which is {counts['answered']}")
+            raise TutorError(f"right is {counts['right']}: it must be at most answered, which is {counts['answered']}")
         return cls(min(max(float(rating), _LOWEST), _HIGHEST), **counts)
 
     def to_dict(self) -> dict[str, float | int]:
@@ -89,7 +89,7 @@ class Skill:
             level: of the problem.
             score: from `score_of`.
         """
-        step = 160 if self.answered < 6 else 80 if self.answered < 20 else 48
+        step = 200 if self.answered < 6 else 100 if self.answered < 20 else 48
         rating = self.rating + step * (score - expected_score(self.rating, level))
         return Skill(min(max(rating, _LOWEST), _HIGHEST), self.answered + 1, self.right + (score > 0), level)
 

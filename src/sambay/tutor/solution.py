@@ -116,6 +116,8 @@ def _closing(lines: Sequence[str], at: int) -> tuple[int, str]:
         for end in range(at + 1, len(lines)):
             if lines[end].startswith(f"{head} = ") and ":" not in lines[end]:
                 return end, lines[end]
+    if multiple := re.fullmatch(r"Multiples of (\d+) ÷ (\d+): .*?(\d+) rest 0", line):
+        return at, f"The first multiple of {multiple[1]} that {multiple[2]} divides is {multiple[3]}."
     if turned := re.fullmatch(r"(.+ [-+] .+) = -\(.+\)", line):
         for end in range(at + 1, len(lines)):
             if re.fullmatch(rf"{re.escape(turned[1])} = -\d+", lines[end]):
@@ -125,7 +127,7 @@ def _closing(lines: Sequence[str], at: int) -> tuple[int, str]:
             if match := re.fullmatch(r"Lowest terms: (.+)|-?\d+/1 = (-?\d+)", lines[end]):
                 lowest = match[1] or match[2]
                 return end, f"{head} = {lowest}" if lowest != head else f"{head} is in lowest terms"
-    return at, line
+    return at, line[:-1] if re.fullmatch(r"[-\d/ ()+×÷.^]+:", line) else line  # what is to be worked out
 
 
 def hints_of(idea: str, steps: Sequence[Step], question: str, answer: str) -> list[str]:
@@ -146,10 +148,14 @@ def hints_of(idea: str, steps: Sequence[Step], question: str, answer: str) -> li
     while kept and (last is None or says.search(kept[-1].text)):
         last = kept.pop()
     asked = re.sub(r"\s", "", question)
-    texts = [step.text for step in kept if re.sub(r"\A=|\s", "", step.text) not in asked]
-    # Where the last step is written arithmetic, its first columns help and do not tell.
-    columns = last.detail[1:-2] if last is not None else ()
-    return [
-        idea,
-        *(text for text in (*texts, *columns[:4]) if not re.search(rf"= {re.escape(plain)}\.?\Z", text)),
+    texts = [
+        step.text
+        for step in kept
+        if re.sub(r"\A=|\s", "", step.text) not in asked and not re.fullmatch(r"[-\d/ ()+×÷.^]+", step.text)
     ]
+    # Where the last step is written arithmetic, its first columns help and do not tell.
+    columns = last.detail[1:-1] if last is not None else ()
+    if columns and last is not None and (primes := re.search(r"try ([\d, ]+)\Z", last.detail[0])):
+        columns = (f"Does {primes[1].replace(', ', ' or ')} divide both the numerator and the denominator?",)
+    hints = [text for text in (*texts, *columns[:4]) if not re.search(rf"= {re.escape(plain)}\.?\Z", text)]
+    return [idea, *(f"{text[:-1]}." if text.endswith(":") else text for text in hints)]

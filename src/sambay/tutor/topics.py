@@ -1,7 +1,7 @@
 """What can be practised: topics, levels, and the problem that a name stands for.
 
-The level of a problem is the work that it takes: the lines of its worked solution, each one fact of the tables or one
-carry, and the size of its numbers. Within a topic the fifth of problems with the least work is level 1.
+The level of a problem is the work that it takes: the lines of its worked solution, each one fact of the tables (more
+with a carry, less where there is nothing to work out), and the size of its numbers. Within a topic the fifth of problems with the least work is level 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from sambay.data.problems import FAMILIES, Problem, problem_at
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 from sambay.tutor.skill import LEVELS
 
 __all__ = ["TITLES", "TOPICS", "Exercise", "draw", "exercise", "level_of", "work_of"]
@@ -59,7 +59,9 @@ class Exercise:
         """What is asked, as a sentence."""
         text = re.sub(r"\s*=\s*(?:\?|\.\.\.)?\Z", "", self.problem.question).rstrip()
         if re.search(r"[A-Za-z]{2}", text.replace("frac", "")):
-            return text[0].upper() + text[1:] + ("" if text[-1] in ".?:!" or text[-1].isdigit() else ".")
+            # An unknown keeps its size.
+            first = text[0] if re.match(r"[a-z](?![a-z])", text) else text[0].upper()
+            return first + text[1:] + ("" if text[-1] in ".?:!" or text[-1].isdigit() else ".")
         return f"{'Solve' if '=' in text else 'Work out'} {text.rstrip('?. ')}."
 
     @property
@@ -71,7 +73,16 @@ class Exercise:
 def work_of(problem: Problem) -> float:
     """How much work a problem is: the lines of its solution, and the digits of its largest number."""
     numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", problem.question.replace(",", ""))]
-    return len(problem.thinking.splitlines()) + math.log10(1 + max(numbers, default=0.0))
+    return sum(map(_work_of_line, problem.thinking.splitlines())) + math.log10(1 + max(numbers, default=0.0))
+
+
+def _work_of_line(line: str) -> float:
+    """1 for a fact of the tables, more where something is carried, little where there is nothing to work out."""
+    if "carry" in line or "borrow" in line:
+        return 1.5
+    if re.match(r"\d [-+] 0 = ", line):
+        return 0.1
+    return 0.5 if line.endswith(":") or "=" not in line else 1.0
 
 
 @lru_cache(maxsize=len(TOPICS))
@@ -90,11 +101,11 @@ def exercise(name: str) -> Exercise:
     """The problem that a name stands for.
 
     Raises:
-        SambaYError: there is none of that name.
+        TutorError: there is none of that name.
     """
     match = re.fullmatch(r"([a-z_]+)-(\d{1,13})", name)
     if match is None or match[1] not in TITLES or int(match[2]) >= _INDICES:
-        raise SambaYError(f"there is no problem {name!r:.60}: ask for a new one")
+        raise TutorError(f"there is no problem {name!r:.60}: ask for a new one")
     problem = _at(match[1], int(match[2]))
     return Exercise(name, level_of(problem), problem)
 
@@ -108,12 +119,12 @@ def draw(topic: str, level: int, begin: int) -> Exercise:
         begin: the place, any number; the same gives the same problem.
 
     Raises:
-        SambaYError: there is no such topic or level.
+        TutorError: there is no such topic or level.
     """
     if topic not in TITLES:
-        raise SambaYError(f"there is no topic {topic!r:.60}: choose from {', '.join(TOPICS)}")
+        raise TutorError(f"there is no topic {topic!r:.60}: choose from {', '.join(TOPICS)}")
     if not 1 <= level <= LEVELS:
-        raise SambaYError(f"level is {level}: it must be from 1 to {LEVELS}")
+        raise TutorError(f"level is {level}: it must be from 1 to {LEVELS}")
     index = begin % (_INDICES // 2)
     while level_of(problem := _at(topic, index)) != level:
         index += 1

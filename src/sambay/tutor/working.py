@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
-from sambay.errors import SambaYError
+from sambay.errors import TutorError
 from sambay.tutor.feedback import letters_of, number_text
 from sambay.tutor.judge import Judge, Solutions, Statement, TooHardError
 from sambay.tutor.reading import UnreadableError, read_sides
@@ -71,11 +71,11 @@ def check_working(judge: Judge, question: str, text: str) -> Working:
         text: the working, a line each.
 
     Raises:
-        SambaYError: there are too many lines.
+        TutorError: there are too many lines.
     """
     texts = [line.strip() for line in text.splitlines() if line.strip()]
     if len(texts) > MOST_LINES:
-        raise SambaYError(f"the working has {len(texts)} lines: {MOST_LINES} are the most that are checked")
+        raise TutorError(f"the working has {len(texts)} lines: {MOST_LINES} are the most that are checked")
     known = _Known(letters=letters_of(question) | letters_of(text))
     equation = _equation_in(question)
     if equation is not None:
@@ -121,7 +121,7 @@ def _check(judge: Judge, text: str, known: _Known) -> Line:
         return Line(text, "unread", _sentence(error))
 
 
-def _sentence(error: SambaYError) -> str:
+def _sentence(error: TutorError) -> str:
     words = str(error)
     return f"{words[0].upper()}{words[1:]}."
 

@@ -35,6 +35,12 @@ async def index(request: Request) -> Response:
     return FILES.response(request, "index.html")
 
 
+@router.get("/favicon.ico")
+async def favicon(request: Request) -> Response:
+    """For those who ask for it unseen."""
+    return FILES.response(request, "icon.svg")
+
+
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
 async def static(request: Request, name: str) -> Response:
     """A file of it."""

@@ -17,6 +17,7 @@ from sambay.protocols.anthropic import (
     read_messages,
 )
 from sambay.protocols.body import ChatBody, Json
+from sambay.server import describe
 from sambay.server.bodies import read
 from sambay.server.failures import JsonResponse, error_body
 from sambay.server.models import Models, ServedModel
@@ -28,7 +29,11 @@ __all__ = ["router"]
 router = APIRouter(tags=["Anthropic"])
 
 
-@router.post(MESSAGES)
+@router.post(
+    MESSAGES,
+    openapi_extra=describe.MESSAGE,
+    responses=describe.answers("The message.", stream=True, error=describe.OF_ANTHROPIC),
+)
 async def answer(request: Request) -> Response:
     """Answer a conversation."""
     models: Models = request.app.state.models
@@ -68,7 +73,11 @@ def _sse(events: list[Json]) -> bytes:
     return b"".join(sse(event, event["type"]) for event in events)
 
 
-@router.post(COUNT_TOKENS)
+@router.post(
+    COUNT_TOKENS,
+    openapi_extra=describe.COUNT,
+    responses=describe.answers("The number.", error=describe.OF_ANTHROPIC),
+)
 async def count(request: Request) -> Response:
     """Say how many tokens a prompt has."""
     models: Models = request.app.state.models

@@ -19,13 +19,14 @@ from sambay.protocols.ollama import (
     GENERATE,
     Lines,
     OllamaBody,
-    describe,
     describe_fully,
+    describe_listed,
     describe_running,
     load_line,
     read_chat,
     read_generate,
 )
+from sambay.server import describe
 from sambay.server.bodies import read
 from sambay.server.failures import JsonResponse, RefusedError, error_body
 from sambay.server.models import Models, ServedModel
@@ -39,14 +40,22 @@ router = APIRouter(tags=["Ollama"])
 _LATEST = ":latest"
 """What Ollama's clients put behind a name that has no tag."""
 
+_SHOW = describe.of_body({"model": {"type": "string"}}, {}, closed=False)
 
-@router.post(CHAT)
+
+def _answers(success: str) -> dict[int | str, dict[str, Any]]:
+    found = describe.answers(success, error=describe.OF_OLLAMA)
+    found[200]["content"]["application/x-ndjson"] = {"schema": {"type": "string"}}
+    return found
+
+
+@router.post(CHAT, openapi_extra=describe.OLLAMA_CHAT, responses=_answers("The answer."))
 async def chat(request: Request) -> Response:
     """Answer a conversation."""
     return await _answer(request, read_chat)
 
 
-@router.post(GENERATE)
+@router.post(GENERATE, openapi_extra=describe.GENERATE, responses=_answers("The text."))
 async def generate(request: Request) -> Response:
     """Continue a text, or answer one message."""
     return await _answer(request, read_generate)
@@ -103,13 +112,13 @@ def _served(models: Models, name: str | None) -> ServedModel:
         return models.get(name.removesuffix(_LATEST))
 
 
-@router.get("/api/tags")
+@router.get("/api/tags", responses=_answers("The models."))
 async def tags(request: Request) -> Response:
     """The models that are served."""
-    return await _listed(request, describe)
+    return await _listed(request, describe_listed)
 
 
-@router.get("/api/ps")
+@router.get("/api/ps", responses=_answers("The models."))
 async def running_models(request: Request) -> Response:
     """The models in memory: all that are served."""
     return await _listed(request, describe_running)
@@ -121,7 +130,7 @@ async def _listed(request: Request, described: Callable[[LLM, str, float], Json]
     return JsonResponse({"models": found})
 
 
-@router.post("/api/show")
+@router.post("/api/show", openapi_extra=_SHOW, responses=_answers("The model."))
 async def show(request: Request) -> Response:
     """All about one model."""
     models: Models = request.app.state.models
@@ -136,32 +145,32 @@ async def show(request: Request) -> Response:
     return JsonResponse(await read(request, reader))
 
 
-@router.get("/api/version")
+@router.get("/api/version", responses=_answers("The version."))
 async def version() -> Response:
     """Our version."""
     return JsonResponse({"version": __version__})
 
 
-@router.head("/")
-@router.head("/api/version")
-@router.head("/api/tags")
+@router.head("/", include_in_schema=False)
+@router.head("/api/version", include_in_schema=False)
+@router.head("/api/tags", include_in_schema=False)
 async def alive() -> Response:
     """That there is a server, as Ollama's command asks."""
     return Response()
 
 
-@router.post("/api/embed")
-@router.post("/api/embeddings")
+@router.post("/api/embed", include_in_schema=False)
+@router.post("/api/embeddings", include_in_schema=False)
 async def embed() -> Response:
     """Refused."""
     raise RefusedError(501, "the models here write text: none of them makes embeddings")
 
 
-@router.post("/api/pull")
-@router.post("/api/push")
-@router.post("/api/create")
-@router.post("/api/copy")
-@router.delete("/api/delete")
+@router.post("/api/pull", include_in_schema=False)
+@router.post("/api/push", include_in_schema=False)
+@router.post("/api/create", include_in_schema=False)
+@router.post("/api/copy", include_in_schema=False)
+@router.delete("/api/delete", include_in_schema=False)
 async def manage(request: Request) -> Response:
     """Refused."""
     path = request.url.path

@@ -1,8 +1,9 @@
-"""OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, `/v1/models`."""
+"""OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, and `/v1/models`, which is Anthropic's, too."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,6 +20,7 @@ from sambay.protocols.openai import (
     read_body,
 )
 from sambay.protocols.openai_chunks import ChatChunks, CompletionChunks
+from sambay.server import describe
 from sambay.server.bodies import read
 from sambay.server.failures import JsonResponse, error_body
 from sambay.server.models import Models, ServedModel
@@ -30,14 +32,16 @@ __all__ = ["router"]
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=describe.answers("The models."))
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     models: Models = request.app.state.models
-    return JsonResponse({"object": "list", "data": [_model(one) for one in models]})
+    data = [_model(one) for one in models]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"], "has_more": False}
+    return JsonResponse({"object": "list", "data": data, **ends})
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=describe.answers("The model."))
 async def show_model(request: Request, name: str) -> Response:
     """One of the models."""
     models: Models = request.app.state.models
@@ -45,7 +49,11 @@ async def show_model(request: Request, name: str) -> Response:
 
 
 def _model(served: ServedModel) -> Json:
+    """A model with the fields of OpenAI's lists and those of Anthropic's, whose clients ask at the same path."""
     return {
+        "type": "model",
+        "display_name": served.name,
+        "created_at": datetime.fromtimestamp(served.created, timezone.utc).isoformat(),
         "id": served.name,
         "object": "model",
         "created": served.created,
@@ -54,13 +62,13 @@ def _model(served: ServedModel) -> Json:
     }
 
 
-@router.post(CHAT)
+@router.post(CHAT, openapi_extra=describe.CHAT, responses=describe.answers("The answer.", stream=True))
 async def chat(request: Request) -> Response:
     """Answer a conversation."""
     return await _answer(request, CHAT)
 
 
-@router.post(COMPLETIONS)
+@router.post(COMPLETIONS, openapi_extra=describe.COMPLETION, responses=describe.answers("The text.", stream=True))
 async def complete(request: Request) -> Response:
     """Continue a text."""
     return await _answer(request, COMPLETIONS)

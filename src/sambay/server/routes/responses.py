@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from sambay.protocols.body import Json
 from sambay.protocols.responses import RESPONSES, ResponseBody, ResponseEvents, Responses, read_response
+from sambay.server import describe
 from sambay.server.bodies import read
 from sambay.server.failures import JsonResponse, error_body
 from sambay.server.models import Models, ServedModel
@@ -21,7 +22,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.post(RESPONSES)
+@router.post(RESPONSES, openapi_extra=describe.RESPONSE, responses=describe.answers("The response.", stream=True))
 async def respond(request: Request) -> Response:
     """Give a response."""
     models: Models = request.app.state.models
@@ -71,13 +72,13 @@ def _sse(events: list[Json]) -> bytes:
     return b"".join(sse(event, event["type"]) for event in events)
 
 
-@router.get(f"{RESPONSES}/{{id_}}")
+@router.get(f"{RESPONSES}/{{id_}}", responses=describe.answers("The response."))
 async def show(request: Request, id_: str) -> Response:
     """A response that was kept."""
     return JsonResponse(request.app.state.responses.response(id_))
 
 
-@router.get(f"{RESPONSES}/{{id_}}/input_items")
+@router.get(f"{RESPONSES}/{{id_}}/input_items", responses=describe.answers("Its input."))
 async def show_input(request: Request, id_: str) -> Response:
     """The input of a response that was kept."""
     items = [{"id": f"item_{index}", **item} for index, item in enumerate(request.app.state.responses.items(id_))]
@@ -85,7 +86,7 @@ async def show_input(request: Request, id_: str) -> Response:
     return JsonResponse({"object": "list", "data": items, "has_more": False, **ends})
 
 
-@router.delete(f"{RESPONSES}/{{id_}}")
+@router.delete(f"{RESPONSES}/{{id_}}", responses=describe.answers("It is forgotten."))
 async def forget(request: Request, id_: str) -> Response:
     """Forget a response."""
     request.app.state.responses.delete(id_)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from sambay.errors import BodyError, SambaYError
+from sambay.errors import BodyError, PromptError, TutorError
+from sambay.server import describe
 from sambay.server.bodies import read
 from sambay.server.failures import JsonResponse, error_body
 from sambay.server.models import Models, ServedModel
@@ -20,7 +23,7 @@ from sambay.server.page import FILES
 from sambay.server.sse import PieceResponse, unless_gone
 from sambay.server.tutoring import Tutoring
 from sambay.tutor.assess import Grade, Grader, Reference, graded_csv, summary
-from sambay.tutor.classroom import Table, decode, read_table
+from sambay.tutor.classroom import Row, Table, decode, read_table
 from sambay.tutor.feedback import Verdict, check_answer
 from sambay.tutor.judge import Judge
 from sambay.tutor.reading import UnreadableError, markdown
@@ -35,22 +38,38 @@ __all__ = ["router"]
 router = APIRouter(tags=["tutor"])
 
 _MOST_TRIES, _LONGEST_ANSWER, _LONGEST_WORKING, _MOST_ROWS = 1000, 400, 8000, 2000
+_MOST_VOTES = 16
 _OWN_IDEA = "Say in your own words what is asked, and which numbers or equations you have."
 
 
 @router.api_route("/tutor", methods=["GET", "HEAD"], include_in_schema=False)
-def page(request: Request) -> Response:
+async def page(request: Request) -> Response:
     """The learner's page."""
     return FILES.response(request, "tutor.html")
 
 
 @router.api_route("/tutor-class", methods=["GET", "HEAD"], include_in_schema=False)
-def class_page(request: Request) -> Response:
+async def class_page(request: Request) -> Response:
     """The teacher's page."""
     return FILES.response(request, "tutor-class.html")
 
 
-@router.get("/tutor/api/topics")
+_SKILL = {"type": ["object", "null"], "description": "What the answers of this server said of the learner last."}
+_WHICH: dict[str, dict[str, Any]] = {
+    "name": {"type": ["string", "null"], "description": "Of a problem from /tutor/api/problem."},
+    "text": {"type": ["string", "null"], "description": "A problem of the learner's own, in place of a name."},
+    "model": {"type": ["string", "null"], "description": "That solves it; by default the first."},
+}
+_TABLE = {
+    "parameters": [
+        {"name": "votes", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 16, "default": VOTES}},
+        {"name": "model", "in": "query", "schema": {"type": "string"}},
+    ],
+    "requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}},
+}
+
+
+@router.get("/tutor/api/topics", responses=describe.answers("The topics."))
 async def topics() -> Response:
     """The topics, and how many levels each has."""
     return JsonResponse(
@@ -71,7 +90,13 @@ class _Task:
         return self.exercise.question if self.exercise is not None else self.own or ""
 
 
-@router.post("/tutor/api/problem")
+@router.post(
+    "/tutor/api/problem",
+    openapi_extra=describe.of_body(
+        {"topic": {"enum": list(TITLES)}}, {"level": {"type": ["integer", "null"]}, "skill": _SKILL}, closed=False
+    ),
+    responses=describe.answers("The problem."),
+)
 async def problem(request: Request) -> Response:
     """A problem: `{"topic": ..., "level": 1 to 5 or null, "skill": ...}`; without a level that which fits the skill."""
 
@@ -94,7 +119,11 @@ async def problem(request: Request) -> Response:
     )
 
 
-@router.post("/tutor/api/own")
+@router.post(
+    "/tutor/api/own",
+    openapi_extra=describe.of_body({"text": {"type": "string"}}, {"model": _WHICH["model"]}, closed=False),
+    responses=describe.answers("How sure the model is."),
+)
 async def own(request: Request) -> Response:
     """Have the model solve a problem of the learner's own: `{"text": ..., "model": ...}`. The answer stays here."""
     task = await read(request, _task)
@@ -114,7 +143,11 @@ async def own(request: Request) -> Response:
     )
 
 
-@router.post("/tutor/api/hint")
+@router.post(
+    "/tutor/api/hint",
+    openapi_extra=describe.of_body({}, {**_WHICH, "shown": {"type": "integer", "minimum": 0}}, closed=False),
+    responses=describe.answers("The hint, or null."),
+)
 async def hint(request: Request) -> Response:
     """The next hint: `{"name" or "text": ..., "shown": how many there were}`."""
 
@@ -131,7 +164,11 @@ async def hint(request: Request) -> Response:
     return JsonResponse({"hint": text, "markdown": markdown(text), "number": shown + 1, "more": shown + 1 < len(hints)})
 
 
-@router.post("/tutor/api/solution")
+@router.post(
+    "/tutor/api/solution",
+    openapi_extra=describe.of_body({}, {**_WHICH, "skill": _SKILL}, closed=False),
+    responses=describe.answers("The steps."),
+)
 async def solution(request: Request) -> Response:
     """The worked solution, which gives the problem up: `{"name" or "text": ..., "skill": ...}`."""
 
@@ -156,7 +193,20 @@ async def solution(request: Request) -> Response:
     )
 
 
-@router.post("/tutor/api/check")
+@router.post(
+    "/tutor/api/check",
+    openapi_extra=describe.of_body(
+        {},
+        {
+            **_WHICH,
+            **{name: {"type": "string"} for name in ("answer", "working")},
+            **{name: {"type": "integer", "minimum": 0} for name in ("hints", "wrong")},
+            "skill": _SKILL,
+        },
+        closed=False,
+    ),
+    responses=describe.answers("The verdict."),
+)
 async def check(request: Request) -> Response:
     """Check an answer, a working, or both.
 
@@ -204,20 +254,21 @@ def _verdict(judge: Judge, question: str, expected: str | None, answer: str, lin
         return Verdict(False, "unreadable", f"{words[0].upper()}{words[1:]}.")
 
 
-@router.post("/tutor/api/assess")
-async def assess(request: Request, votes: int = VOTES, model: str | None = None) -> Response:
+@router.post("/tutor/api/assess", openapi_extra=_TABLE, responses=describe.answers("The grades, a line each."))
+async def assess(request: Request) -> Response:
     """Grade a class's answers: a CSV as the body, one JSON object a line as the answer, the graded CSV in the last."""
     models: Models = request.app.state.models
-    served = models.get(model)
-    if not 0 <= votes <= 16:
-        raise BodyError(f"votes is {votes}: it must be from 0 to 16", "votes")
+    served = models.get(request.query_params.get("model"))
+    typed = request.query_params.get("votes", str(VOTES))
+    if not re.fullmatch(r"[0-9]{1,2}", typed) or int(typed) > _MOST_VOTES:
+        raise BodyError(f"votes is {typed!r:.60}: it must be a whole number from 0 to {_MOST_VOTES}", "votes")
     data = await request.body()
     table = await run_in_threadpool(lambda: read_table(decode(data)))
     if len(table.rows) > _MOST_ROWS:
         raise BodyError(
             f"the table has {len(table.rows)} rows: {_MOST_ROWS} are the most here, `sambay assess` takes more", None
         )
-    pieces = _assessed(request, served, table, votes)
+    pieces = _assessed(request, served, table, int(typed))
     return PieceResponse(pieces, ping=b"\n", media_type="application/x-ndjson")
 
 
@@ -229,11 +280,11 @@ async def _assessed(request: Request, served: ServedModel, table: Table, votes: 
             yield _line({"state": "solving", "done": done, "total": len(grader.open)})
             try:
                 grader.learn(one, Reference.of(await tutoring.solve(request, served, one, votes)))
-            except SambaYError:  # such as a problem that is longer than the context: its rows say so
+            except PromptError:  # such as a problem that is longer than the context: its rows say so
                 grader.learn(one, Reference(None, "model", 0.0))
         grades: list[Grade] = []
         for row in table.rows:
-            grades.append(await tutoring.judged(lambda _, row=row: grader.grade(row)))
+            grades.append(await tutoring.judged(partial(_grade, grader, row)))
             if len(grades) % 20 == 0:
                 yield _line({"state": "grading", "done": len(grades), "total": len(table.rows)})
         csv = (await run_in_threadpool(graded_csv, table, grades)).decode("utf-8-sig")
@@ -244,6 +295,10 @@ async def _assessed(request: Request, served: ServedModel, table: Table, votes: 
         yield _line({"state": "done", "csv": csv, "summary": summary(table, grades), "rows": rows})
     except Exception as error:  # the answer has begun: what went wrong is its last line
         yield _line({"state": "failed", **error_body(request.url.path, error)})
+
+
+def _grade(grader: Grader, row: Row, judge: Judge) -> Grade:
+    return grader.grade(row)
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -308,5 +363,5 @@ def _skill(body: dict[str, Any]) -> Skill:
         raise BodyError(f"skill is {value!r:.60}: it must be an object, or left out", "skill")
     try:
         return Skill.from_dict(value)
-    except SambaYError as error:
+    except TutorError as error:
         raise BodyError(str(error), "skill") from None

@@ -32,7 +32,7 @@ const page = {
     if (conversation.id === id) setTitle(title);
   },
   removed(id) {
-    replies.get(id)?.stop();
+    replies.get(id)?.discard();
     replies.delete(id);
     if (conversation.id === id) startNew();
   },
@@ -54,11 +54,16 @@ function setTitle(title) {
 }
 
 function showConversation(next) {
+  const same = next.id === conversation.id;
   conversation = next;
   sidebar.current = next.id;
   setTitle(next.title);
   if (next.model && [...picker.options].some((one) => one.value === next.model)) picker.value = next.model;
-  history.replaceState(null, "", Object.keys(next.nodes).length ? `#${next.id}` : location.pathname + location.search);
+  const hash = Object.keys(next.nodes).length ? `#${next.id}` : "";
+  if (location.hash !== hash) {
+    // A new conversation gets its address with its first turn; from one to another there is a way back.
+    history[same ? "replaceState" : "pushState"](null, "", hash || location.pathname + location.search);
+  }
   showThinking();
   turns.draw(next, current());
   showBusy();
@@ -88,10 +93,11 @@ function answer(node) {
   const reply = new Reply(conversation, tree.add(conversation, node.id, "assistant"), picker.value);
   reply.node.model = conversation.model = picker.value;
   replies.set(conversation.id, reply);
-  const first = sidebar.current !== conversation.id || !location.hash;
   showConversation(conversation);
-  store.put(conversation).then(() => first && sidebar.draw());
+  store.put(conversation).then(() => sidebar.draw());
   reply.run();
+  // The button that was pressed may be gone; a keyboard that covers the screen is not called up for that.
+  if (document.activeElement === document.body && !matchMedia("(pointer: coarse)").matches) message.focus({ preventScroll: true });
 }
 
 function send(text) {
@@ -267,6 +273,11 @@ showThinking();
 sidebar.draw();
 loadModels();
 if (location.hash.length > 1) page.open(location.hash.slice(1));
+addEventListener("popstate", () => {
+  const id = location.hash.slice(1);
+  if (id) page.open(id);
+  else startNew();
+});
 store.lasting().then((lasting) => {
   if (!lasting) $("welcome").append(h("p", { class: "muted small" }, "This browser forbids storage: conversations end with this page."));
 });

@@ -11,6 +11,9 @@ const policy = globalThis.trustedTypes?.createPolicy("sambay", { createHTML: (ht
 /** Milliseconds between two renderings of a reply that grows. */
 const PACE = 100;
 
+/** Characters that are rendered in one request, about. */
+const BATCH = 100_000;
+
 function nodesOf(html) {
   const template = document.createElement("template");
   template.innerHTML = policy.createHTML(html);
@@ -27,9 +30,14 @@ document.addEventListener("click", (event) => {
   if (button) copy(button.closest("figure").querySelector("code").textContent, button);
 });
 
-/** Show texts in elements, all in one request: [[element, text]]. */
+/** Show texts in elements, few requests for many: [[element, text]]. */
 export async function show(pairs) {
-  if (!pairs.length) return;
+  let length = 0;
+  const batches = Object.groupBy(pairs, ([, text]) => Math.floor((length += text.length) / BATCH));
+  await Promise.all(Object.values(batches).map(showBatch));
+}
+
+async function showBatch(pairs) {
   try {
     const parts = await render(pairs.map(([, text]) => ({ text })));
     pairs.forEach(([element], number) => element.replaceChildren(...nodesOf(parts[number].blocks.join(""))));
@@ -82,8 +90,8 @@ export class Growing {
       const start = performance.now();
       await this.#draw(true);
       const spent = performance.now() - start;
-      // A slow server is asked less often: rendering takes a third of the time at most.
-      await new Promise((resolve) => setTimeout(resolve, Math.max(PACE - spent, 2 * spent)));
+      // A slow server is asked less often: rendering takes a fifth of the time at most.
+      await new Promise((resolve) => setTimeout(resolve, Math.max(PACE - spent, 4 * spent)));
     }
     this.#running = null;
   }

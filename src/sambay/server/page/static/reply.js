@@ -29,6 +29,7 @@ export class Reply {
   started = performance.now();
   #control = new AbortController();
   #kept = performance.now();
+  #discarded = false;
 
   /**
    * @param conversation the node's
@@ -42,6 +43,12 @@ export class Reply {
   /** End it; the server stops computing. */
   stop() {
     this.#control.abort();
+  }
+
+  /** End it, and keep nothing: its conversation is deleted. */
+  discard() {
+    this.#discarded = true;
+    this.stop();
   }
 
   async run() {
@@ -94,6 +101,7 @@ export class Reply {
   }
 
   #keep(now) {
+    if (this.#discarded) return;
     this.#kept = now;
     put(this.conversation).catch((error) => console.warn("The conversation was not kept:", error));
   }

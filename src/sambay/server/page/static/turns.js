@@ -14,8 +14,9 @@ function duration(value) {
 }
 
 /** What a reply came to, in words: tokens, speed, time to the first token, what was at hand. */
-export function statsLine({ tokens, seconds: spent, first, prompt, cached } = {}) {
+export function statsLine({ tokens, seconds: spent, first, prompt, cached } = {}, finish = null) {
   const parts = [];
+  if (finish === "stopped") parts.push("stopped");
   if (tokens) parts.push(`${number(tokens)} token${tokens === 1 ? "" : "s"}`);
   if (tokens > 1 && spent > 0) parts.push(`${((tokens - 1) / spent).toFixed(1)} tokens/s`);
   if (first) parts.push(`first after ${first < 1 ? `${Math.round(1000 * first)} ms` : seconds(first)}`);
@@ -199,7 +200,7 @@ class AssistantTurn {
     const button = again();
     let { error } = this.node;
     if (failure?.code === "context_length_exceeded") error += " Edit an earlier turn, or begin a new conversation.";
-    if (failure?.status === 429 && failure.retryAfter) {
+    if (failure?.retryAfter) {
       // Not before the server said: it would only refuse once more.
       let left = Math.ceil(failure.retryAfter);
       button.disabled = true;
@@ -220,7 +221,7 @@ class AssistantTurn {
       return;
     }
     const { actions } = this.turns;
-    const stats = h("span", { class: "stats" }, statsLine(node.stats));
+    const stats = h("span", { class: "stats" }, statsLine(node.stats, node.finish));
     this.foot.replaceChildren(
       h("div", { class: "tools" },
         this.turns.switcher(this.conversation, node),
@@ -234,6 +235,8 @@ class AssistantTurn {
 
 /** The turns of the conversation that is shown. */
 export class Turns {
+  #shown = new Map(); // of the model, by the id of their node
+
   /**
    * @param actions what the buttons do: {edit(node, text), regenerate(node), retry(node), branch(node), choose(node)}
    * @param onEnd called when a reply that was followed is over
@@ -248,17 +251,25 @@ export class Turns {
     const line = path(conversation);
     $("welcome").hidden = line.length > 0;
     const pairs = [];
+    const shown = new Map();
     const elements = line.map((node) => {
       if (node.role === "user") return this.#user(conversation, node);
-      const turn = new AssistantTurn(this, conversation, node);
-      if (reply?.running && reply.node === node) turn.attach(reply);
-      else {
+      // What is on the screen stays there: only its buttons may have changed.
+      let turn = this.#shown.get(node.id);
+      const known = turn?.node === node;
+      if (!known) turn = new AssistantTurn(this, conversation, node);
+      shown.set(node.id, turn);
+      if (reply?.running && reply.node === node) {
+        if (turn.reply !== reply) turn.attach(reply);
+      } else {
         // What went wrong is still known of the last one: when to try again.
         if (reply?.node === node) turn.reply = reply;
-        pairs.push(...turn.settled());
+        const wanted = turn.settled();
+        if (!known) pairs.push(...wanted);
       }
       return turn.element;
     });
+    this.#shown = shown;
     $("turns").replaceChildren(...elements);
     show(pairs).then(() => this.follower.grew());
     this.follower.follow();

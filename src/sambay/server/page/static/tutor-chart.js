@@ -16,11 +16,11 @@ export function spark(ratings, name) {
   const y = (rating) => height - 3 - ((Math.min(Math.max(rating, low), high) - low) / (high - low)) * (height - 6);
   const svg = s("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img" });
   svg.append(s("title", {}, `${name}: ${ratings.length ? `from ${Math.round(ratings[0])} to ${Math.round(ratings.at(-1))}` : "nothing yet"}`));
+  if (!ratings.length) return svg;
   for (let level = 1; level <= 5; level++) {
     const at = y(600 + 200 * level);
     svg.append(s("line", { class: "level", x1: 0, x2: width, y1: at, y2: at, "vector-effect": "non-scaling-stroke" }));
   }
-  if (!ratings.length) return svg;
   const shown = ratings.slice(-30);
   const x = (index) => (shown.length === 1 ? width - 5 : 3 + (index / (shown.length - 1)) * (width - 8));
   const points = shown.map((rating, index) => `${x(index).toFixed(1)},${y(rating).toFixed(1)}`);
@@ -37,7 +37,7 @@ export function bars(title, rows, width) {
   const [left, right, step, top] = [narrow ? 12 : Math.min(300, width * 0.42), 62, narrow ? 46 : 30, 34];
   const height = top + step * rows.length + 26;
   const svg = s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
-  svg.append(s("title", {}, title), s("text", { x: narrow ? 12 : 4, y: 18, "font-weight": 650 }, title));
+  svg.append(s("title", {}, title), s("text", { x: narrow ? 12 : 4, y: 18, class: "title" }, title));
   const length = width - left - right;
   for (const part of [0, 0.5, 1]) {
     const at = left + part * length;
@@ -70,7 +70,7 @@ export function histogram(title, shares, width) {
   const height = top + tall + 44;
   const step = (width - left - 12) / 10;
   const svg = s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
-  svg.append(s("title", {}, title), s("text", { x: 4, y: 18, "font-weight": 650 }, title));
+  svg.append(s("title", {}, title), s("text", { x: 4, y: 18, class: "title" }, title));
   svg.append(s("line", { class: "axis", x1: left, x2: width - 12, y1: top + tall, y2: top + tall }));
   counts.forEach((count, index) => {
     const x = left + index * step;

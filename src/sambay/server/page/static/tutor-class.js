@@ -20,8 +20,8 @@ async function assess() {
   try {
     const last = await follow(file, running.signal);
     graded = { ...last, name: file.name.replace(/\.[^.]*$/, "") };
-    draw();
     $("results").hidden = $("table-card").hidden = false;
+    draw();
     $("results").focus();
     announce(`${graded.summary.correct} of ${graded.summary.graded} answers are right`);
   } catch (error) {

@@ -34,7 +34,9 @@ export function furnish(again) {
   const button = $("theme");
   const show = () => {
     const theme = document.documentElement.dataset.theme ?? "system";
-    button.textContent = `Theme: ${theme}`;
+    button.textContent = theme === "system" ? "Auto" : theme === "light" ? "Light" : "Dark";
+    button.setAttribute("aria-label", `Theme: ${theme}`);
+    button.title = button.getAttribute("aria-label");
   };
   button.addEventListener("click", () => {
     const next = themes[(themes.indexOf(document.documentElement.dataset.theme ?? "system") + 1) % themes.length];

@@ -212,7 +212,7 @@ async function unfold({ steps, reply, note, sure, votes }) {
       {},
       content(markdown),
       detail.length
-        ? h("details", {}, h("summary", {}, "in columns"), h("div", { class: "detail" }, ...detail.map((line) => content(line))))
+        ? h("details", {}, h("summary", {}, "in detail"), h("div", { class: "detail" }, ...detail.map((line) => content(line))))
         : null,
     ),
   );
