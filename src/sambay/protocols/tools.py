@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sambay.engine import CompletionOutput, StreamEvent, StructuredOutputsParams
+from sambay.engine.structure import whitespace_of
 from sambay.errors import BodyError
 from sambay.protocols.schema import misfit
 from sambay.streaming import undecided_from
@@ -171,7 +172,8 @@ class Tools:
                     "structured_outputs",
                 )
             wanted = {"type": "object"} if answer.json is None else answer.json
-            start += f" | answer\nanswer: %json {wanted if isinstance(wanted, str) else json.dumps(wanted)}"
+            wanted = _read_schema(wanted) if isinstance(wanted, str) else wanted
+            start += f" | answer\nanswer: %json {json.dumps({**wanted, 'x-guidance': whitespace_of(answer)})}"
         return StructuredOutputsParams(grammar="\n".join([start, calls, f"call: {' | '.join(names)}", *rules]))
 
 
@@ -358,6 +360,16 @@ class _Object:
                 return place
         self._seen = len(text)
         return None
+
+
+def _read_schema(text: str) -> dict[str, Any]:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError):
+        schema = None
+    if not isinstance(schema, dict):
+        raise BodyError(f"json is {text!r:.99}: it must be a JSON schema", "structured_outputs")
+    return schema
 
 
 def _read_json(text: str) -> Any:  # noqa: ANN401 - JSON
