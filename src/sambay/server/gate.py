@@ -111,6 +111,7 @@ class Gate:
         path, headers = request.url.path, request.headers
         self._check_host(headers)
         if self._doors.closed and path not in _OPERATION:
+            # Without closing the connection, which the client would hear of before it has read why.
             raise RefusedError(503, "the server is about to end: try again later, or elsewhere", "draining", 10)
         caller = request.client.host if request.client else ""
         reads = request.method in ("GET", "HEAD", "OPTIONS")

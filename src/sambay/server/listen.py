@@ -25,6 +25,9 @@ __all__ = ["bind", "check_tls", "make_config", "run"]
 _LAST_S = 5
 """Seconds for what is left to be told that the server ends."""
 
+_QUIET_TICKS = 5
+"""Tenths of a second that the server still refuses when all requests have ended."""
+
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket that will listen when the server runs; until then no one connects.
@@ -108,7 +111,7 @@ class _Server(uvicorn.Server):
         self._doors: Doors = app.state.doors
         self._models: Models = app.state.models
         self._settings: Settings = app.state.settings
-        self._until = 0.0
+        self._until, self._quiet = 0.0, 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -125,7 +128,9 @@ class _Server(uvicorn.Server):
                 log("draining", requests=self._doors.inside)
             if overdue:  # whoever still waits gets an error that says so
                 await self._models.aclose()
-            self.should_exit = self.should_exit or overdue or not self._doors.inside
+            # Not at once: who has just been answered may be asking again, and is to be told.
+            self._quiet = 0 if self._doors.inside else self._quiet + 1
+            self.should_exit = self.should_exit or overdue or self._quiet > _QUIET_TICKS
         return await super().on_tick(counter)
 
 
