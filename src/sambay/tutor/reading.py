@@ -208,7 +208,8 @@ def shown(text: str) -> str:
         if piece in _RELATIONS:
             out.append(f" {_RELATIONS[piece]} ")
         elif piece.strip():
-            out.append(_expression(piece, frozenset("abcdefghijklmnopqrstuvwxyz"), pretty=True).latex)
+            side = _expression(piece, frozenset("abcdefghijklmnopqrstuvwxyz"), pretty=True).latex
+            out.append(f"{{{side}}}" if side.startswith("-") else side)  # a sign, and no difference
     return "".join(out).strip()
 
 

@@ -157,7 +157,5 @@ def hints_of(idea: str, steps: Sequence[Step], question: str, answer: str) -> li
     columns = last.detail[1:-1] if last is not None else ()
     if columns and last is not None and (primes := re.search(r"try ([\d, ]+)\Z", last.detail[0])):
         columns = (f"Does {primes[1].replace(', ', ' or ')} divide both the numerator and the denominator?",)
-    return [
-        idea,
-        *(text for text in (*texts, *columns[:4]) if not re.search(rf"= {re.escape(plain)}\.?\Z", text)),
-    ]
+    hints = [text for text in (*texts, *columns[:4]) if not re.search(rf"= {re.escape(plain)}\.?\Z", text)]
+    return [idea, *(f"{text[:-1]}." if text.endswith(":") else text for text in hints)]

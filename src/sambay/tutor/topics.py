@@ -1,7 +1,7 @@
 """What can be practised: topics, levels, and the problem that a name stands for.
 
-The level of a problem is the work that it takes: the lines of its worked solution, each one fact of the tables or one
-carry, and the size of its numbers. Within a topic the fifth of problems with the least work is level 1.
+The level of a problem is the work that it takes: the lines of its worked solution, each one fact of the tables (more
+with a carry, less where there is nothing to work out), and the size of its numbers. Within a topic the fifth of problems with the least work is level 1.
 """
 
 from __future__ import annotations
@@ -73,7 +73,16 @@ class Exercise:
 def work_of(problem: Problem) -> float:
     """How much work a problem is: the lines of its solution, and the digits of its largest number."""
     numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", problem.question.replace(",", ""))]
-    return len(problem.thinking.splitlines()) + math.log10(1 + max(numbers, default=0.0))
+    return sum(map(_work_of_line, problem.thinking.splitlines())) + math.log10(1 + max(numbers, default=0.0))
+
+
+def _work_of_line(line: str) -> float:
+    """1 for a fact of the tables, more where something is carried, little where there is nothing to work out."""
+    if "carry" in line or "borrow" in line:
+        return 1.5
+    if re.match(r"\d [-+] 0 = ", line):
+        return 0.1
+    return 0.5 if line.endswith(":") or "=" not in line else 1.0
 
 
 @lru_cache(maxsize=len(TOPICS))
