@@ -13,12 +13,13 @@ from starlette.responses import Response
 
 from sambay._version import __version__
 from sambay.errors import SambaYError
+from sambay.protocols.responses import Responses
 from sambay.server import failures
 from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
 from sambay.server.models import Models
 from sambay.server.observe import Observe
-from sambay.server.routes import openai, operations
+from sambay.server.routes import anthropic, ollama, openai, operations, responses
 from sambay.server.settings import Settings
 
 __all__ = ["create_app"]
@@ -52,10 +53,11 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
+    app.state.responses = Responses()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, operations):
+    for module in (openai, responses, ollama, anthropic, operations):
         app.include_router(module.router)
     # What is added last comes first.
     app.add_middleware(Gate, settings=settings, doors=doors)
@@ -63,7 +65,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )

@@ -9,12 +9,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sambay.engine import StreamEvent
+from sambay.protocols.body import ChatBody, Json
 from sambay.protocols.openai import (
     CHAT,
     COMPLETIONS,
-    ChatBody,
     CompletionBody,
-    Json,
     chat_response,
     completion_response,
     read_body,
@@ -86,7 +85,7 @@ async def _answer(request: Request, url: str) -> Response:
     tokenizer = served.llm.get_tokenizer()
     if isinstance(body, ChatBody):
         top = body.sampling.get("logprobs") or 0
-        return JsonResponse(chat_response(outputs[0], tokenizer, served.name, top_logprobs=top))
+        return JsonResponse(chat_response(outputs[0], tokenizer, served.name, top_logprobs=top, tools=body.tools))
     return JsonResponse(completion_response(outputs, tokenizer, served.name, echo=body.echo))
 
 
@@ -98,7 +97,9 @@ async def _pieces(
     push: Callable[[int, StreamEvent], list[Json]]
     if isinstance(body, ChatBody):
         top = body.sampling.get("logprobs") or 0
-        chunks = of_chat = ChatChunks(tokenizer, served.name, top_logprobs=top, include_usage=body.include_usage)
+        chunks = of_chat = ChatChunks(
+            tokenizer, served.name, top_logprobs=top, include_usage=body.include_usage, tools=body.tools
+        )
 
         def push(prompt: int, event: StreamEvent) -> list[Json]:
             return of_chat.push(event)
