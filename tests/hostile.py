@@ -5,6 +5,7 @@ and says what came back; a client library would not send most of them.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
@@ -363,12 +364,13 @@ async def send(host, port, one):
                 break
             if len(data) > 1 << 24:
                 raise AssertionError(f"{one.kind}: more than 16 MB came back")
-    except (ConnectionError, TimeoutError):
+    except OSError:
         pass
     finally:
         if one.manner == "gone":  # a reset, not a farewell
-            linger = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            with contextlib.suppress(OSError):  # it has gone already
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.close()
     return Answer(_statuses(bytes(data)), bytes(data))
 

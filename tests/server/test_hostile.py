@@ -27,7 +27,7 @@ class Process:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert " at http://" in line, self.process.communicate()
-        self.url = line.split(" at ")[1].strip()
+        self.url = line.split(" at ")[1].strip().rstrip("/")
         self.port = int(self.url.rpartition(":")[2])
 
     @property
@@ -87,10 +87,10 @@ def attack(server, wave, at_once=24):
     async def worker():
         for one in wave:
             try:
-                found = await asyncio.wait_for(send("127.0.0.1", server.port, one), 60)
+                found = await asyncio.wait_for(send("127.0.0.1", server.port, one), 200)  # a machine may be busy
             except asyncio.TimeoutError:
                 raise AssertionError(f"{one.kind}: no end of the answer to {one.data[:300]!r}") from None
-            wrong = [status for status in found.statuses if status >= 500 and status != 501]
+            wrong = [status for status in found.statuses if status >= 500]
             assert not wrong, f"{one.kind}: {found.data[:500]!r} to {one.data[:2000]!r}"
             assert b"Traceback" not in found.data, one
             seen.update(found.statuses or ["nothing"])

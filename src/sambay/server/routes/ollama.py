@@ -154,7 +154,7 @@ async def alive() -> Response:
 @router.post("/api/embeddings")
 async def embed() -> Response:
     """Refused."""
-    raise RefusedError(501, "the models here write text: none of them makes embeddings")
+    raise RefusedError(400, "the models here write text: none of them makes embeddings")
 
 
 @router.post("/api/pull")
@@ -165,4 +165,4 @@ async def embed() -> Response:
 async def manage(request: Request) -> Response:
     """Refused."""
     path = request.url.path
-    raise RefusedError(501, f"{path} is not done here: the models are those that `sambay serve` was started with")
+    raise RefusedError(403, f"{path} is not done here: the models are those that `sambay serve` was started with")
