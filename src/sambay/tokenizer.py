@@ -30,6 +30,9 @@ Messages: TypeAlias = Sequence[Mapping[str, Any]]
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _REMEDY = "Give the directory of a complete checkpoint, or download this one again."
 
+_LONG = 4096
+"""Longer texts are encoded as a batch of one, during which the library lets other threads run."""
+
 
 class Tokenizer:
     """A checkpoint's tokenizer and chat template.
@@ -361,6 +364,8 @@ class Tokenizer:
         if not isinstance(text, str):
             raise PromptError(f"a text to encode must be a string, not {type(text).__name__}")
         try:
+            if len(text) > _LONG:
+                return backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
             return backend.encode(text, add_special_tokens=add_special_tokens)
         except TypeError as error:  # the binding's word for a string that is not valid Unicode
             lone = next((char for char in text if "\ud800" <= char <= "\udfff"), "")

@@ -198,6 +198,12 @@ def _read_chat(fields: _Fields) -> ChatBody:
     fields.only("modalities", [["text"]], "the answer is text")
     fields.only("add_generation_prompt", [True], "the answer is a turn of its own")
     template = dict(fields.take("chat_template_kwargs", Mapping, "an object of template variables", {}))
+    reserved = template.keys() & {"self", "messages", "add_generation_prompt"}
+    if reserved:
+        raise BodyError(
+            f"chat_template_kwargs has {min(reserved)!r}, which the template gets anyway: leave it out",
+            "chat_template_kwargs",
+        )
     thinking = fields.take("enable_thinking", bool, "true or false")
     effort = fields.take("reasoning_effort", str, "a string")
     longest = fields.take("max_completion_tokens", int, "an integer")

@@ -19,6 +19,7 @@ from sambay.protocols.openai import (
     read_body,
 )
 from sambay.protocols.openai_chunks import ChatChunks, CompletionChunks
+from sambay.server import describe
 from sambay.server.bodies import read
 from sambay.server.failures import JsonResponse, error_body
 from sambay.server.models import Models, ServedModel
@@ -30,14 +31,14 @@ __all__ = ["router"]
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=describe.answers("The models."))
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     models: Models = request.app.state.models
     return JsonResponse({"object": "list", "data": [_model(one) for one in models]})
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=describe.answers("The model."))
 async def show_model(request: Request, name: str) -> Response:
     """One of the models."""
     models: Models = request.app.state.models
@@ -54,13 +55,13 @@ def _model(served: ServedModel) -> Json:
     }
 
 
-@router.post(CHAT)
+@router.post(CHAT, openapi_extra=describe.CHAT, responses=describe.answers("The answer.", stream=True))
 async def chat(request: Request) -> Response:
     """Answer a conversation."""
     return await _answer(request, CHAT)
 
 
-@router.post(COMPLETIONS)
+@router.post(COMPLETIONS, openapi_extra=describe.COMPLETION, responses=describe.answers("The text.", stream=True))
 async def complete(request: Request) -> Response:
     """Continue a text."""
     return await _answer(request, COMPLETIONS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from sambay._version import __version__
+from sambay.server.describe import answers
 from sambay.server.failures import JsonResponse, RefusedError
 from sambay.server.gate import Doors
 from sambay.server.metrics import Metrics
@@ -16,7 +17,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/health")
+@router.get("/health", responses=answers("It lives."))
 async def health(request: Request) -> Response:
     """Whether the server lives: if not, it is to be started anew."""
     models: Models = request.app.state.models
@@ -26,7 +27,7 @@ async def health(request: Request) -> Response:
     return JsonResponse({"status": "ok", "version": __version__})
 
 
-@router.get("/ready")
+@router.get("/ready", responses=answers("It does."))
 async def ready(request: Request) -> Response:
     """Whether the server takes requests."""
     doors: Doors = request.app.state.doors
@@ -36,7 +37,7 @@ async def ready(request: Request) -> Response:
     return JsonResponse({"status": "ready", "models": [one.name for one in models]})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Counters and gauges, in Prometheus' text format."""
     found: Metrics = request.app.state.metrics
