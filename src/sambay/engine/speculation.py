@@ -48,8 +48,11 @@ _GAIN = 1.03
 _ROW = 0.06
 """What a row is taken to add to a step before one was measured, of a step without drafts."""
 
-_SAMPLES, _STALE = 5, 128
-"""A step is taken to cost the median of so many; what was not run for so many steps is measured again."""
+_SAMPLES = 5
+"""A step is taken to cost the median of so many."""
+
+_STALE, _LONGEST = 128, 4096
+"""What was not run for so many steps is measured again; with drafts after twice as many each time, up to the second."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ class Speculator:
     def __init__(self, settings: Speculation) -> None:
         self.settings = settings
         self._times: dict[tuple[int, int], deque[float]] = {}
-        self._when: dict[tuple[int, int], int] = {}
+        self._until: dict[tuple[int, int], tuple[int, int]] = {}  # when it is forgotten, and how long it is kept
         self._clock = 0
 
     def propose(self, sequences: Sequence[Speculative]) -> None:
@@ -252,13 +255,17 @@ class Speculator:
         """Seconds of a step, None where that is not known, or no longer."""
         key = sequences, rows
         times = self._times.get(key)
-        return statistics.median(times) if times and self._clock - self._when[key] < _STALE else None
+        return statistics.median(times) if times and self._clock < self._until[key][0] else None
 
     def took(self, sequences: int, rows: int, seconds: float) -> None:
         """Take note of a step of these sequences and so many rows, drafts included."""
         self._clock += 1
         key = sequences, rows
-        self._when[key] = self._clock
+        until, kept = self._until.get(key, (self._clock + _STALE, _STALE))
+        if self._clock >= until:
+            self._times[key].clear()
+            kept = min(2 * kept, _LONGEST) if rows > sequences else kept
+        self._until[key] = self._clock + kept, kept
         if key not in self._times:  # the first is recorded, and slower
             self._times[key] = deque(maxlen=_SAMPLES)
         else:
@@ -266,11 +273,14 @@ class Speculator:
 
 
 def _between(known: Iterable[tuple[int, float]], more: int) -> float:
-    """Seconds of a step with so many more rows, from those of which it is known: the first has none more."""
+    """Seconds of a step with so many more rows, from those of which it is known: the first has none more.
+
+    The first rows are taken to cost less than those after them: as long as memory is what bounds a step, they are free.
+    """
     points = list(known)
     (_, plain), (last, most) = points[0], points[-1]
     for (low, before), (high, after) in itertools.pairwise(points):
         if low <= more <= high:
-            return before + (after - before) * (more - low) / (high - low)
+            return before + (after - before) * ((more - low) / (high - low)) ** 2
     slope = max(_ROW * plain, (most - plain) / last if last else 0.0)
     return most + slope * (more - last)
