@@ -251,11 +251,11 @@ def test_auto_weighs_chances_against_measured_steps():
     assert drafts(told(flat), [0.02]) == [0]  # a gain that is none
     steep = {(1, rows): float(rows) for rows in range(1, 9)}
     assert drafts(told(steep), [0.9]) == [0]  # a row costs what a step does
-    knee = {(1, 1): 1.0, (1, 3): 1.05, (1, 8): 6.0}
+    knee = {(1, 1): 1.0, (1, 3): 1.05, (1, 4): 2.0, (1, 8): 6.0}
     assert drafts(told(knee), [0.9]) == [2]
     assert drafts(told(knee), [0.9], most=1) == [1]
     # Those who are more likely right have them; a row more costs the others, too.
-    several = {(3, 3): 1.0, (3, 5): 1.1, (3, 9): 3.0}
+    several = {(3, 3): 1.0, (3, 5): 1.1, (3, 6): 2.0}
     assert drafts(told(several), [0.0, 0.95, 0.3]) == [0, 2, 0]
     assert drafts(Speculator(Speculation("on")), [0.5, 0.0]) == [7, 0]
     assert drafts(Speculator(Speculation("on", tokens=3)), [0.5]) == [3]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -272,15 +272,16 @@ class Speculator:
             self._times[key].append(seconds)
 
 
-def _between(known: Iterable[tuple[int, float]], more: int) -> float:
+def _between(known: Sequence[tuple[int, float]], more: int) -> float:
     """Seconds of a step with so many more rows, from those of which it is known: the first has none more.
 
     The first rows are taken to cost less than those after them: as long as memory is what bounds a step, they are free.
     """
-    points = list(known)
-    (_, plain), (last, most) = points[0], points[-1]
-    for (low, before), (high, after) in itertools.pairwise(points):
+    (_, plain), (last, most) = known[0], known[-1]
+    slope = 0.0  # of the last two
+    for (low, before), (high, after) in itertools.pairwise(known):
         if low <= more <= high:
-            return before + (after - before) * ((more - low) / (high - low)) ** 2
-    slope = max(_ROW * plain, (most - plain) / last if last else 0.0)
-    return most + slope * (more - last)
+            part, rise = (more - low) / (high - low), after - before
+            return before + min(rise * part, max(rise * part * part, slope * (more - low)))
+        slope = (after - before) / (high - low)
+    return most + max(_ROW * plain, (most - plain) / last if last else 0.0) * (more - last)
