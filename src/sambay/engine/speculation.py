@@ -245,7 +245,8 @@ class Speculator:
         best, best_count, tokens = _GAIN * sequences / plain, 0, float(sequences)
         for count, (chance, _) in enumerate(ways, start=1):
             tokens += chance
-            if tokens / _between(known, count) > best:
+            few = count <= 8 or count % 4 == 0  # steps of few widths are recorded, and measured, sooner
+            if few and tokens / _between(known, count) > best:
                 best, best_count = tokens / _between(known, count), count
         for _, place in ways[:best_count]:
             counts[place] += 1
