@@ -12,7 +12,7 @@ def test_every_text_in_every_mode(tiny):
         tiny, 40, texts=list(TEXTS), batches=[1, 2], generate=50, rounds=2, modes=["off", "on"],
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
-    assert told == [(i, 32) for i in range(1, 33)]
+    assert told == [(i, 16) for i in range(1, 17)]
     assert [(row["text"], row["mode"], row["batch"]) for row in found] == [
         (text, mode, batch) for batch in (1, 2) for text in TEXTS for mode in ("off", "on")
     ]
