@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sambay.engine import LLM, SamplingParams
 from sambay.engine.params import StructuredOutputsParams
-from sambay.engine.speculation import MODES, Lookup, Speculation, Speculator
+from sambay.engine.speculation import MODES, Chances, Lookup, Speculation, Speculator
 from sambay.errors import ConfigError
 from sambay.ops import native
 
@@ -34,7 +34,7 @@ class Prophet:
     """Drafts what is known to come, and spoils some of it."""
 
     def __init__(self, dice, spoilt):
-        self.settings, self.known = ON, {}
+        self.settings, self.known, self.chances = ON, {}, None
         self._dice, self._spoilt = dice, spoilt
 
     def propose(self, sequences):
@@ -44,8 +44,9 @@ class Prophet:
             draft = known[len(one.output.token_ids) :][:count]
             one.draft = [t if self._dice.random() >= self._spoilt else self._dice.randrange(320) for t in draft]
 
-    def took(self, sequences, rows, seconds):
+    def took(self, sequences, rows, tokens, seconds):
         assert rows >= sequences
+        assert tokens <= rows
         assert seconds > 0
 
 
@@ -239,7 +240,7 @@ def told(times):
     speculator = Speculator(Speculation("auto"))
     for (sequences, rows), seconds in times.items():
         for _ in range(3):
-            speculator.took(sequences, rows, seconds)
+            speculator.took(sequences, rows, rows, seconds)
     return speculator
 
 
@@ -266,21 +267,52 @@ def test_auto_measures_again():
     steep = told({(1, 1): 1.0, (1, 2): 2.0, (1, 8): 8.0})
     assert drafts(steep, [0.9]) == [0]
     for _ in range(200):
-        steep.took(1, 1, 1.0)
+        steep.took(1, 1, 1, 1.0)
     assert drafts(steep, [0.9]) == [7]  # long ago: as if it had never been
-    steep.took(1, 8, 9.0)
-    steep.took(1, 8, 9.0)
+    steep.took(1, 8, 8, 9.0)
+    steep.took(1, 8, 8, 9.0)
     assert drafts(steep, [0.9]) == [2]  # the first rows may cost less: worth a try
     for rows in (3, 3, 2):
-        steep.took(1, rows, float(rows))
+        steep.took(1, rows, rows, float(rows))
     assert drafts(steep, [0.9]) == [0]
     for _ in range(200):
-        steep.took(1, 1, 1.0)
+        steep.took(1, 1, 1, 1.0)
     assert drafts(steep, [0.9], most=1) == [0]  # what is measured again is kept for longer
     odd = told({(1, 1): 1.0, (1, 3): 1.0})
     for seconds in (1.0, 500.0, 1.0):  # a pause of the machine is not the price of a row
-        odd.took(1, 3, seconds)
+        odd.took(1, 3, 3, seconds)
     assert drafts(odd, [0.9], most=2) == [2]
+
+
+def test_auto_keeps_account_of_what_it_loses():
+    """Whatever it believes of its chances: three steps, and a hundredth."""
+    flat, lost, plain = told({(1, rows): 1.0 for rows in range(1, 9)}), 0.0, 0
+    for _ in range(2000):
+        if drafts(flat, [0.9]) == [0]:
+            flat.took(1, 1, 1, 1.0)
+            plain += 1
+        else:
+            flat.took(1, 8, 1, 1.9)  # for nothing
+            lost += 0.9
+    assert 0 < lost <= 3 * 2 + plain * 0.01 + 0.9
+    flat.took(1, 1, 1, 1.0)
+    while drafts(flat, [0.9]) == [0]:
+        flat.took(1, 1, 1, 1.0)
+    for _ in range(20):  # when it gains, it goes on at once
+        assert drafts(flat, [0.9]) != [0]
+        flat.took(1, 8, 6, 1.9)
+
+
+def test_what_is_seen_in_one_text_is_expected_of_the_next():
+    dice, all_texts = random.Random(0), Chances()
+    first = Lookup([], ON, all_texts)
+    for _ in range(400):
+        first.push(dice.randrange(12))
+    second = Lookup([1, 2, 3, 1, 2], ON, all_texts)
+    assert second.chances(1)[0] < 0.15 < Lookup([1, 2, 3, 1, 2], ON).chances(1)[0]
+    for token in [3, 1, 2] * 30:
+        second.push(token)
+    assert second.chances(1)[0] > 0.9
 
 
 def test_settings():

@@ -5,7 +5,7 @@ that costs little more than a token by itself. Every row of it is then sampled a
 as the draft says the same, the next row counts: the tokens are those that come without it.
 
 Whether it pays is measured. How often a lookup is right is seen for nothing, whether the draft was computed or not;
-what a step of so many rows takes is seen from those that were run.
+what a step of so many rows takes is seen from those that were run. What that loses all the same is kept account of.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from sambay.errors import ConfigError
 
-__all__ = ["MODES", "Lookup", "Speculation", "Speculator"]
+__all__ = ["MODES", "Chances", "Lookup", "Speculation", "Speculator"]
 
 MODES = ("off", "on", "auto")
 
@@ -35,9 +35,11 @@ _REACH = 1 << 15
 _LENGTHS = (3, 4, 5, 7, 10, 16)
 """Matches are told apart by their lengths: those of fewer tokens than the first of these, then the second, ..."""
 
-_EXPECTED = (0.3, 0.4, 0.5, 0.65, 0.75, 0.85, 0.9)
-"""How often matches of these lengths are taken to be right before anything is known, with the weight of"""
+_EXPECTED = (0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 0.9)
+"""How often matches of these lengths are taken to be right before anything is known."""
+
 _WEIGHT = 2.0
+"""What that is worth beside what was seen, in observations; and what is known of all texts, beside one text."""
 
 _MEMORY = 0.97
 """What an observation is worth when the next has come."""
@@ -53,6 +55,10 @@ _SAMPLES = 5
 
 _STALE, _LONGEST = 128, 4096
 """What was not run for so many steps is measured again; with drafts after twice as many each time, up to the second."""
+
+
+_CREDIT, _ALLOWED = 3.0, 0.01
+"""Steps that may be lost to drafts in the beginning, and for each step without any; twice the first is the most."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,30 @@ class Speculation:
         return cls("on", **{names[name]: value for name, value in given.items()})
 
 
+class Chances:
+    """How often matches were right, by their lengths.
+
+    Args:
+        known: of other texts; None for what is expected of any.
+    """
+
+    def __init__(self, known: Chances | None = None) -> None:
+        self._known = known
+        self._right, self._seen = [0.0] * len(_EXPECTED), [0.0] * len(_EXPECTED)
+
+    def note(self, group: int, right: bool) -> None:
+        """Take note of a match of a group of lengths."""
+        self._right[group] = self._right[group] * _MEMORY + right
+        self._seen[group] = self._seen[group] * _MEMORY + 1
+        if self._known is not None:
+            self._known.note(group, right)
+
+    def of(self, group: int) -> float:
+        """How likely the next is right."""
+        known = _EXPECTED[group] if self._known is None else self._known.of(group)
+        return (self._right[group] + _WEIGHT * known) / (self._seen[group] + _WEIGHT)
+
+
 class Lookup:
     """Where the end of a text was before, and how often what came there came again.
 
@@ -117,17 +147,17 @@ class Lookup:
     Args:
         ids: the text so far.
         settings: how much must agree.
+        known: of other texts.
     """
 
-    def __init__(self, ids: Sequence[int], settings: Speculation) -> None:
+    def __init__(self, ids: Sequence[int], settings: Speculation, known: Chances | None = None) -> None:
         self._least, self._longest = settings.least, settings.longest
         self._ids: list[int] = []
         self._last: dict[tuple[int, ...], int] = {}
         self._before: list[int] = []  # of the words that end at a token, where they ended before; -1: nowhere
         self._next = -1  # the place of what should come next; -1: nowhere
         self._length = 0  # of the match
-        groups = len(_EXPECTED)
-        self._right, self._seen = [_WEIGHT * chance for chance in _EXPECTED], [_WEIGHT] * groups
+        self._chances = Chances(known)
         for token in ids[-_REACH:]:
             self._put(token)
         self._find()
@@ -135,9 +165,8 @@ class Lookup:
     def push(self, token: int) -> None:
         """Take the next token."""
         if self._next >= 0:
-            right, group = self._ids[self._next] == token, _group(self._length)
-            self._right[group] = self._right[group] * _MEMORY + right
-            self._seen[group] = self._seen[group] * _MEMORY + 1
+            right = self._ids[self._next] == token
+            self._chances.note(_group(self._length), right)
             self._next = self._next + 1 if right else -1
             self._length += right
         self._put(token)
@@ -177,8 +206,7 @@ class Lookup:
         """How likely a draft's tokens are right, each with all before it."""
         out, chance = [], 1.0
         for length in range(self._length, self._length + most if self._next >= 0 else 0):
-            group = _group(length)
-            chance *= self._right[group] / self._seen[group]
+            chance *= self._chances.of(_group(length))
             out.append(chance)
         return out
 
@@ -213,10 +241,10 @@ class Speculator:
     """
 
     def __init__(self, settings: Speculation) -> None:
-        self.settings = settings
+        self.settings, self.chances = settings, Chances()
         self._times: dict[tuple[int, int], deque[float]] = {}
         self._until: dict[tuple[int, int], tuple[int, int]] = {}  # when it is forgotten, and how long it is kept
-        self._clock = 0
+        self._clock, self._credit = 0, _CREDIT
 
     def propose(self, sequences: Sequence[Speculative]) -> None:
         """Set the drafts of the sequences that compute one token in the next step."""
@@ -236,7 +264,7 @@ class Speculator:
         counts = [0] * len(chances)
         plain = self._measured(sequences, sequences)
         ways = sorted(((chance, place) for place, each in enumerate(chances) for chance in each), reverse=True)[:_MOST]
-        if plain is None or not ways:
+        if plain is None or not ways or self._credit <= 0:
             return counts
         known = [(0, plain)]
         for more in range(1, _MOST + 1):
@@ -258,9 +286,14 @@ class Speculator:
         times = self._times.get(key)
         return statistics.median(times) if times and self._clock < self._until[key][0] else None
 
-    def took(self, sequences: int, rows: int, seconds: float) -> None:
-        """Take note of a step of these sequences and so many rows, drafts included."""
+    def took(self, sequences: int, rows: int, tokens: int, seconds: float) -> None:
+        """Take note of a step of these sequences and so many rows, drafts included, that gave so many tokens."""
         self._clock += 1
+        if rows == sequences:
+            self._credit = min(self._credit + _ALLOWED, 2 * _CREDIT)
+        elif (plain := self._measured(sequences, sequences)) is not None:
+            # A pause of the machine is not the price of a draft.
+            self._credit = min(self._credit + tokens / sequences - min(seconds / plain, 4.0), 2 * _CREDIT)
         key = sequences, rows
         until, kept = self._until.get(key, (self._clock + _STALE, _STALE))
         if self._clock >= until:
