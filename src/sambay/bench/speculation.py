@@ -189,7 +189,9 @@ def _generate(
         while not all(output.metrics.first_token for output in outputs[mode]):
             engine.step()
     seconds = dict.fromkeys(engines, 0.0)
-    while busy := [mode for mode, engine in engines.items() if engine.busy]:
+    order = list(engines)
+    while busy := [mode for mode in order if engines[mode].busy]:
+        order.reverse()
         for mode in busy:
             begin = time.perf_counter()
             engines[mode].step()
