@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "bind_kernels.h"
+#include "byte_products.h"
 #include "cores.h"
 #include "cpu.h"
 #include "gil.h"
@@ -31,6 +32,20 @@ uint64_t read_sum(uintptr_t words, size_t count) {
     std::atomic<uint64_t> sum{0};
     Pool::instance().run([&](const Team& team) { sum += kernel(at<const uint64_t>(words), count, team); });
     return sum;
+}
+
+// The operations a second of all threads, each of which multiplies the same small matrices `count` times; `expected` is
+// the sum of their product.
+double multiply_bytes(uintptr_t b, uintptr_t a, size_t count, int64_t expected) {
+    const WithoutGil release;
+    const auto kernel = kernels().byte_products;
+    std::atomic<bool> right{true};
+    const auto start = std::chrono::steady_clock::now();
+    Pool::instance().run([&](const Team& team) {
+        if (kernel(at<const uint8_t>(b), at<const int8_t>(a), count, team) != expected * int64_t(count)) right = false;
+    });
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return right ? kProductOperations * double(count) * Pool::instance().threads() / seconds : -1.0;
 }
 
 // Fills words as read_sum reads them, so that each thread's share is in the memory next to it.
@@ -83,6 +98,7 @@ NB_MODULE(_native, m) {
     m.def("threads", &threads);
     m.def("set_threads", &set_threads);
     m.def("read_sum", &read_sum);
+    m.def("multiply_bytes", &multiply_bytes);
     m.def("fill", &fill);
     m.def("empty_runs", &empty_runs);
     bind_kernels(m);

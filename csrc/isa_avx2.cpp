@@ -1,6 +1,7 @@
 // AVX2, FMA, F16C.
 #include <immintrin.h>
 
+#include "byte_products.h"
 #include "kernels/table.h"
 #include "kernels/vec_avx2.h"
 #include "read_sum.h"
@@ -26,7 +27,9 @@ struct Words {
 }  // namespace
 
 const KernelTable* table_avx2() {
-    static constexpr KernelTable table = {.read_sum = read_sum<Words>, SAMBAY_TEMPLATE_KERNELS(VAvx2)};
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>,
+                                         .byte_products = byte_products<VAvx2>,
+                                         SAMBAY_TEMPLATE_KERNELS(VAvx2)};
     return &table;
 }
 

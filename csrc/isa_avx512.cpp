@@ -1,6 +1,7 @@
 // AVX-512 F, BW, VL, DQ and VNNI.
 #include <immintrin.h>
 
+#include "byte_products.h"
 #include "kernels/table.h"
 #include "kernels/vec_avx512.h"
 #include "read_sum.h"
@@ -23,7 +24,9 @@ struct Words {
 }  // namespace
 
 const KernelTable* table_avx512() {
-    static constexpr KernelTable table = {.read_sum = read_sum<Words>, SAMBAY_TEMPLATE_KERNELS(VAvx512)};
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>,
+                                         .byte_products = byte_products<VAvx512>,
+                                         SAMBAY_TEMPLATE_KERNELS(VAvx512)};
     return &table;
 }
 

@@ -1,6 +1,7 @@
 // 64-bit Arm with dot products and half floats (Armv8.2).
 #include <arm_neon.h>
 
+#include "byte_products.h"
 #include "kernels/table.h"
 #include "kernels/vec_neon.h"
 #include "read_sum.h"
@@ -23,7 +24,9 @@ struct Words {
 }  // namespace
 
 const KernelTable* table_neon() {
-    static constexpr KernelTable table = {.read_sum = read_sum<Words>, SAMBAY_TEMPLATE_KERNELS(VNeon)};
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>,
+                                         .byte_products = byte_products<VNeon>,
+                                         SAMBAY_TEMPLATE_KERNELS(VNeon)};
     return &table;
 }
 

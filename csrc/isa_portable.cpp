@@ -1,4 +1,5 @@
 // Kernels in plain C++: for every machine, and the reference of the others.
+#include "byte_products.h"
 #include "kernels/table.h"
 #include "kernels/vec_portable.h"
 #include "read_sum.h"
@@ -23,7 +24,9 @@ struct Words {
 }  // namespace
 
 const KernelTable* table_portable() {
-    static constexpr KernelTable table = {.read_sum = read_sum<Words>, SAMBAY_TEMPLATE_KERNELS(VPortable)};
+    static constexpr KernelTable table = {.read_sum = read_sum<Words>,
+                                         .byte_products = byte_products<VPortable>,
+                                         SAMBAY_TEMPLATE_KERNELS(VPortable)};
     return &table;
 }
 

@@ -95,6 +95,8 @@ struct TopLogprobsArguments;
 #define SAMBAY_KERNELS(X)                                                                                              \
     /* The sum, modulo 2^64, of this thread's share of `count` words: as fast as memory can be read. */                \
     X(read_sum, uint64_t, (const uint64_t* words, size_t count, const Team& team))                                     \
+    /* The sum of C = A B of the small matrices of byte_products.h, `count` times: as fast as bytes are multiplied. */   \
+    X(byte_products, int64_t, (const uint8_t* b, const int8_t* a, size_t count, const Team& team))                     \
     X(linear, void, (const LinearArguments& arg, const Team& team))                                                    \
     X(plain_linear, void, (const PlainArguments& arg, const Team& team))                                               \
     X(mlp, void, (const MlpArguments& arg, const Team& team))                                                          \

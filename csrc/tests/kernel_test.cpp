@@ -4,6 +4,7 @@
 // Prints what was compared and returns 0; at the first mismatch one line on the standard error, and 1. An argument names
 // the only kernel to test. Also run under -fsanitize=address,undefined and -fsanitize=thread. Every kernel of
 // kernel_table.h has a function test_NAME here; without it this file does not compile.
+#include "byte_products.h"
 #include "compare.h"
 #include "sequences.h"
 
@@ -568,6 +569,19 @@ static void test_read_sum() {
             uint64_t sum = 0;
             for (uint64_t one : sums) sum += one;
             return Results{{"sum", kExact, {double(sum >> 32), double(sum & 0xffffffffu)}}};
+        });
+    }
+}
+
+static void test_byte_products() {
+    const Buffer<uint8_t> b(kProductPanels * 16 * kProductWidth);
+    const Buffer<int8_t> a(kProductRows * kProductWidth);
+    for (int64_t i = 0; i < b.size(); ++i) b[i] = uint8_t(source() & 15);
+    for (int64_t i = 0; i < a.size(); ++i) a[i] = int8_t(source() % 255 - 127);
+    for (int64_t count : {0, 1, 3}) {
+        check(&KernelTable::byte_products, shape("count", count), [&](auto kernel, int) {
+            const Team alone{0, 1, nullptr, nullptr, nullptr};
+            return Results{{"sum", kExact, {double(kernel(b.data(), a.data(), size_t(count), alone))}}};
         });
     }
 }

@@ -79,6 +79,7 @@ def test_prefill(packed, quick, clock):
         assert row["tokens_per_second"] == 2 * row["length"]
         assert row["operations_per_second"] == 2 * row["operations"]
         assert row["share"] == pytest.approx(row["operations"] / 0.5 / 1e9)
+        assert row["share_of_peak"] == pytest.approx(row["share"] / 4)
         assert row["matrix"]["rows"] == row["chunk"]
         assert row["engine"] == "sambay"
 
@@ -99,6 +100,7 @@ def test_machine(monkeypatch):
     used = []
     monkeypatch.setattr(machine, "bandwidth", lambda: used.append(native.threads()) or 1.0)
     monkeypatch.setattr(MatrixProbe, "rate", lambda self: used.append((str(self), native.describe().isa)) or 2.0)
+    monkeypatch.setattr(native, "multiply_rate", lambda: used.append(native.describe().isa) or 5.0)
     monkeypatch.setattr(machine, "pool_latency", lambda barrier: 3.0 + barrier)
     before, isa = native.threads(), native.describe().isa
     native.set_threads(3)
@@ -109,15 +111,23 @@ def test_machine(monkeypatch):
         native.set_threads(before)
     assert native.describe().isa == isa
     able = [name for name, obstacle in native.instruction_sets() if not obstacle]
-    turn = [1, 2, 3, *(("4 bits, group 32", name) for name in able), ("float32", isa)]
+    turn = [1, 2, 3, *able, *(("4 bits, group 32", name) for name in able), ("float32", isa)]
     assert used == 2 * turn
     assert [row["variant"] for row in rows] == [
-        "1 thread", "2 threads", "3 threads", *(f"4 bits, {name}" for name in able), "float32, torch", "empty",
+        "1 thread", "2 threads", "3 threads", *able, *(f"4 bits, {name}" for name in able), "float32, torch", "empty",
         "with a barrier",
     ]  # fmt: skip
-    assert [row["unit"] for row in rows] == ["B/s"] * 3 + ["op/s"] * (len(able) + 1) + ["s"] * 2
+    assert [row["unit"] for row in rows] == ["B/s"] * 3 + ["op/s"] * (2 * len(able) + 1) + ["s"] * 2
     assert rows[-1]["median"] == 4.0
     assert all(row["rounds"] == 2 for row in rows)
+
+
+@needs_kernels
+def test_bytes_are_multiplied_right():
+    for name, obstacle in native.instruction_sets():
+        if not obstacle:
+            with native.forced(name):
+                assert native.multiply_rate(0.001) > 0
 
 
 def without_kernels(monkeypatch):

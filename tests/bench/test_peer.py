@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sambay.bench import fill, generation
 from sambay.bench import peer as peers
 from sambay.bench.decode import Cell, measure_cells, measure_decode, measure_later
 from sambay.bench.generation import generation_bytes, measure_latency, measure_throughput
@@ -174,7 +175,8 @@ def other(clock, quick, monkeypatch):
     monkeypatch.setattr(Peer, "at_depth", opened)
     monkeypatch.setattr(Peer, "for_prompt", opened)
     monkeypatch.setattr(peers, "free_memory", lambda: None)
-    return SimpleNamespace(peer=Peer(SimpleNamespace(shape=TINY, most=256), (False, True)), calls=calls)
+    model = SimpleNamespace(shape=TINY, most=256, close=lambda: None, load=lambda: None)
+    return SimpleNamespace(peer=Peer(model, (False, True)), calls=calls)
 
 
 def test_turns_are_taken_and_the_better_setting_counts(other):
@@ -245,17 +247,37 @@ def test_what_the_peer_cannot_hold(packed, other, monkeypatch):
 
 
 def test_the_peer_afterwards_when_both_do_not_fit(packed, other, monkeypatch):
-    monkeypatch.setattr(peers, "free_memory", lambda: 0)
-    [found] = measure_cells(packed, [Cell(6, 20, 2)], tokens=1, rounds=3, peer=other.peer)
-    assert measure_later(found, other.peer, tokens=1, rounds=3) == found
-    monkeypatch.setattr(peers, "free_memory", lambda: None)
-    later = measure_later(found, other.peer, tokens=1, rounds=3)
+    [found] = measure_cells(packed, [Cell(6, 20, 2)], tokens=1, rounds=3)
+    later = measure_later(found, other.peer, 2, tokens=1, rounds=3)
     assert later.times == found.times == (0.5,) * 3
     its = later.peer.to_dict()
     assert its["ratio"] == pytest.approx(6 / 2 * 2.5 / 0.5)
     assert its["other_settings"][0]["ratio"] == pytest.approx(6 / 2 * 3.5 / 0.5)
     assert not its["in_turns"]
-    assert measure_later(later, other.peer, tokens=1, rounds=3) is later
+    monkeypatch.setattr(peers, "free_memory", lambda: 0)
+    assert measure_later(found, other.peer, 2, tokens=1, rounds=3).peer.obstacle.endswith("0.0 GB are free")
+
+
+@pytest.mark.parametrize("free", [0, 10**12])
+def test_its_model_is_not_loaded_while_ours_needs_the_memory(packed, other, monkeypatch, free):
+    monkeypatch.setattr(generation, "free_memory", lambda: free)
+    monkeypatch.setattr(generation, "check_memory", lambda *_: None)
+    monkeypatch.setattr(fill, "check_memory", lambda *_: None)
+    events = []
+    other.peer.model.close, other.peer.model.load = lambda: events.append("closed"), lambda: events.append("loaded")
+    monkeypatch.setattr(
+        generation, "measure_cells", lambda *at, **of: events.append("measured") or measure_cells(*at, **of)
+    )
+    monkeypatch.setattr(generation, "_peer_fit", lambda *_: 2)
+    budget = generation_bytes(packed, 4, 34) + 10
+    ours, its = measure_throughput(
+        packed, [1], 4, 30, points=2, tokens=1, rounds=1, memory=budget, peer=other.peer
+    )[2:]  # fmt: skip
+    assert (ours["batch"], its["batch"]) == (4, 2)
+    together = free > 0
+    assert its["in_turns"] == together
+    apart = ["measured"] if together else ["closed", "measured", "loaded"]
+    assert events == ["closed", "loaded", "measured", *apart, *apart]
 
 
 def test_prefill(packed, other):

@@ -67,6 +67,8 @@ def test_random_models_are_made_once(tmp_path, monkeypatch):
     assert locate("random:tiny:4", lambda *x: told.append(x)) == first
     assert told == []
     assert first.parent == tmp_path / "sambay" / "random"
+    assert locate("random:tiny:4:32") == first
+    assert len({first, locate("random:tiny:4:64"), locate("random:tiny:4:128")}) == 3
     other = locate("random:tiny:8")
     assert other != first
     found = open_model("random:tiny", first, "auto")
@@ -89,6 +91,7 @@ def test_the_bundled_model():
     [
         ("random:huge", ConfigError, "there is no preset 'huge'"),
         ("random:tiny:3", ConfigError, "random:tiny:3 asks for weights of '3' bits: choose 4, 6 or 8"),
+        ("random:tiny:4:16", ConfigError, "asks for groups of '16' weights: choose 32, 64 or 128"),
         ("phi4-mini-flash", CheckpointError, "is a preset, which has no weights: random:phi4-mini-flash makes"),
         ("./nowhere", CheckpointError, "does not exist"),
     ],

@@ -232,38 +232,36 @@ def _beside(filled: Filled, cell: Cell, peer: Peer, tokens: int, rounds: int, ti
     return replace(found, peer=PeerDecoding(peer.name, its, depth, traffic, turns))
 
 
-def measure_later(found: Decoding, peer: Peer, *, tokens: int, rounds: int) -> Decoding:
+def measure_later(found: Decoding, peer: Peer, sequences: int, *, tokens: int, rounds: int) -> Decoding:
     """The peer of a measurement that had no room for it, now that the memory of ours is free again.
 
     Args:
-        found: ours; a peer in it that was measured stays as it is.
+        found: ours, measured alone.
         peer: to measure.
+        sequences: of the peer.
         tokens: steps of a round, as in `found`.
         rounds: as in `found`.
 
     Raises:
         BackendError: the peer fails.
     """
-    one = found.peer
-    if one is None or one.turns is not None:
-        return found
-    batch, depth = one.batch, one.depth
-    obstacle = peer.obstacle(batch, depth + tokens)
+    depth = found.depth
+    one = PeerDecoding(peer.name, sequences, depth, peer_traffic(peer.shape, sequences, depth, tokens), None)
+    obstacle = peer.obstacle(sequences, depth + tokens)
     if obstacle is not None:
         return replace(found, peer=replace(one, obstacle=obstacle))
     turns = take_turns(
         peer,
-        lambda flash: peer.at_depth(batch, depth, tokens, flash),
+        lambda flash: peer.at_depth(sequences, depth, tokens, flash),
         bandwidth,
         None,
-        lambda caches: _seconds(caches, batch, depth, tokens),
+        lambda caches: _seconds(caches, sequences, depth, tokens),
         rounds=rounds,
-        work=found.batch / batch,
+        work=found.batch / sequences,
         tick=lambda: None,
     )
     others = tuple(replace(other, ours=found.times, together=False) for other in turns.others)
-    turns = replace(turns, ours=found.times, together=False, others=others)
-    return replace(found, peer=replace(one, turns=turns, obstacle=None))
+    return replace(found, peer=replace(one, turns=replace(turns, ours=found.times, together=False, others=others)))
 
 
 def _decoding(filled: Filled, cell: Cell, tokens: int, seconds: Sequence[float], reads: Sequence[float]) -> Decoding:

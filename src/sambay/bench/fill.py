@@ -108,11 +108,16 @@ def check_memory(model: SambaY, sequences: int, tokens: int) -> None:
     Raises:
         ConfigError: the memory that is free does not hold them.
     """
-    sizes = state_bytes(model.config, model.dtype, model.cache_dtype)
-    entry = sizes.pop("shared KV per token")
-    needed, free = sequences * (sum(sizes.values()) + tokens * entry), free_memory()
+    needed, free = states_bytes(model, sequences, tokens), free_memory()
     if free is not None and needed > free:
         raise ConfigError(
             f"the states of {sequences} sequences of {tokens} tokens take {needed / 1e9:.1f} GB, and "
             f"{free / 1e9:.1f} GB of memory are free: choose fewer sequences or tokens"
         )
+
+
+def states_bytes(model: SambaY, sequences: int, tokens: int) -> int:
+    """Bytes of the states of sequences of so many tokens each."""
+    sizes = state_bytes(model.config, model.dtype, model.cache_dtype)
+    entry = sizes.pop("shared KV per token")
+    return sequences * (sum(sizes.values()) + tokens * entry)

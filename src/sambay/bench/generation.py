@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from sambay.bench.cost import Traffic
@@ -21,12 +22,12 @@ from sambay.bench.decode import (
     measure_decode,
     measure_later,
 )
-from sambay.bench.fill import check_context, check_memory
+from sambay.bench.fill import check_context, check_memory, states_bytes
 from sambay.bench.peer import Peer, PeerTraffic
 from sambay.bench.peer_llama import cache_bytes
 from sambay.errors import ConfigError
 from sambay.model import SambaY
-from sambay.state import state_bytes
+from sambay.quant.resident import free_memory
 
 __all__ = ["generation_bytes", "measure_latency", "measure_throughput", "sequences_that_fit"]
 
@@ -138,7 +139,8 @@ def measure_throughput(
     filling = None
     if memory is not None:
         fit = sequences_that_fit(model, end, memory)
-        check_memory(model, fit, depths[-1] + tokens)  # now, not after all that is smaller
+        with nullcontext() if peer is None else peer.unloaded():
+            check_memory(model, fit, depths[-1] + tokens)  # now, not after all that is smaller
         filling = Cell(fit, end, 0 if peer is None else _peer_fit(peer, end, memory))
     passes = 1 if peer is None else len(peer.settings)
     small = rounds * passes * len(batches) * len(depths)
@@ -154,11 +156,9 @@ def measure_throughput(
     ]
     if filling is not None:
         found = []
-        beside = peer if filling.peer_batch else None
         for place, depth in enumerate(depths):
             cell, before = filling._replace(depth=depth), small + place * rounds * passes
-            [one] = measure_cells(model, [cell], tokens=tokens, rounds=rounds, peer=beside, progress=told(before))
-            found.append(one if beside is None else measure_later(one, beside, tokens=tokens, rounds=rounds))
+            found.append(_filling(model, cell, peer, tokens, rounds, told(before)))
         groups.append((filling.batch, filling.peer_batch, memory, found))
     rows = []
     ones: dict[str, list[float]] = {}
@@ -169,6 +169,20 @@ def measure_throughput(
         if peer is not None:
             rows.append(about | _theirs(generated, group, peer, peer_batch, end, ones))
     return rows
+
+
+def _filling(
+    model: SambaY, cell: Cell, peer: Peer | None, tokens: int, rounds: int, progress: Progress | None
+) -> Decoding:
+    """As many sequences as a memory holds: there is hardly room beside them for the peer, then it comes afterwards."""
+    if peer is None or not cell.peer_batch:
+        return measure_cells(model, [cell], tokens=tokens, rounds=rounds, progress=progress)[0]
+    needed, free = states_bytes(model, cell.batch, cell.depth + tokens), free_memory()
+    if free is None or peer.obstacle(cell.peer_batch, cell.depth + tokens, free - needed) is None:
+        return measure_cells(model, [cell], tokens=tokens, rounds=rounds, peer=peer, progress=progress)[0]
+    with peer.unloaded():
+        [alone] = measure_cells(model, [cell], tokens=tokens, rounds=rounds, progress=progress)
+    return measure_later(alone, peer, cell.peer_batch, tokens=tokens, rounds=rounds)
 
 
 def _ours(
@@ -229,10 +243,8 @@ def _to_one(engine: str, batch: int, times: list[float], ones: dict[str, list[fl
 
 def generation_bytes(model: SambaY, sequences: int, tokens: int) -> int:
     """Bytes of the weights and of the states of sequences of so many tokens each."""
-    sizes = state_bytes(model.config, model.dtype, model.cache_dtype)
-    entry = sizes.pop("shared KV per token")
     weights: int = sum(tensor.nbytes for tensor in model.state_dict().values())
-    return weights + sequences * (sum(sizes.values()) + tokens * entry)
+    return weights + states_bytes(model, sequences, tokens)
 
 
 def sequences_that_fit(model: SambaY, tokens: int, memory: int) -> int:

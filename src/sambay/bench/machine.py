@@ -67,10 +67,18 @@ def _probes() -> list[tuple[str, str, str, Callable[[], float]]]:
 
         return measure
 
+    def peak(isa: str) -> Callable[[], float]:
+        def measure() -> float:
+            with native.forced(isa):
+                return native.multiply_rate()
+
+        return measure
+
     named = [(f"{count} thread{'s' if count > 1 else ''}", count) for count in counts]
     able = [isa for isa, obstacle in native.instruction_sets() if not obstacle]
     return [
         *(("reading memory", name, "B/s", reading(count)) for name, count in named),
+        *(("bytes in the first cache", isa, "op/s", peak(isa)) for isa in able),
         *((product, f"4 bits, {isa}", "op/s", multiplying(isa)) for isa in able),
         plain,
         ("call of the thread pool", "empty", "s", lambda: pool_latency(barrier=False)),

@@ -17,7 +17,7 @@ from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
 from sambay.ops.backend import rest_torch
 from sambay.quant.convert import random_quantised
-from sambay.quant.formats import BITS, HEAD_FORMAT, QuantFormat
+from sambay.quant.formats import BITS, GROUPS, HEAD_FORMAT, QuantFormat
 from sambay.quant.resident import make_resident
 from sambay.quant.stored import is_quantised
 from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -79,31 +79,38 @@ def locate(model: str | None, progress: Callable[[int, int], None] | None = None
     """The directory of a model; one with random weights is made if this user has not got it yet.
 
     Args:
-        model: a directory, a hub name, `random:PRESET[:BITS]`, or None for the bundled model.
+        model: a directory, a hub name, `random:PRESET[:BITS[:GROUP]]`, or None for the bundled model.
         progress: called with (bytes written, bytes in all) where one is made.
 
     Raises:
-        ConfigError: no such preset, or bits that weights cannot have.
+        ConfigError: no such preset, or bits or groups that weights cannot have.
         CheckpointError: no such model, or the cache cannot be written.
     """
     if model is None:
         return hub.bundled_model()
     if model.startswith(_RANDOM):
         name, _, digits = model.removeprefix(_RANDOM).partition(":")
+        digits, _, group = digits.partition(":")
         if digits not in ("", *map(str, BITS)):
             raise ConfigError(
                 f"{model} asks for weights of {digits!r} bits: choose 4, 6 or 8, such as {_RANDOM}{name}:4"
             )
-        return _random(name, int(digits or 4), progress)
+        if group not in ("", *map(str, GROUPS)):
+            raise ConfigError(
+                f"{model} asks for groups of {group!r} weights: choose 32, 64 or 128, such as {_RANDOM}{name}:4:64"
+            )
+        return _random(name, QuantFormat(int(digits or 4), int(group or _GROUP)), progress)
     if model in PRESETS and not Path(model).is_dir():
         raise CheckpointError(f"{model} is a preset, which has no weights: {_RANDOM}{model} makes random ones")
     return hub.resolve(model)
 
 
-def _random(name: str, bits: int, progress: Callable[[int, int], None] | None) -> Path:
-    config, body = preset(name), QuantFormat(bits, _GROUP)
+def _random(name: str, body: QuantFormat, progress: Callable[[int, int], None] | None) -> Path:
+    config = preset(name)
     made_of = json.dumps([config.to_dict(), str(body), str(HEAD_FORMAT)], sort_keys=True)
-    directory = cache_directory() / "random" / f"{name}-{bits}bit-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+    directory = (
+        cache_directory() / "random" / f"{name}-{body.bits}bit-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+    )
     if not (directory / "config.json").is_file():
         random_quantised(config, body, directory, _SEED, progress=progress)
     return directory

@@ -7,7 +7,8 @@ ratio of ours to its tokens a second is kept.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,18 +123,27 @@ class Peer:
         """Sequences that it can hold, whatever the memory."""
         return self.model.most
 
-    def obstacle(self, sequences: int, tokens: int) -> str | None:
-        """Why it cannot hold so many sequences of so many tokens each now, if that is so."""
+    def obstacle(self, sequences: int, tokens: int, free: int | None = None) -> str | None:
+        """Why it cannot hold so many sequences of so many tokens each in `free` bytes, if that is so.
+
+        None takes what is free now.
+        """
         if tokens > self.shape.context:
             return f"{tokens:,} tokens are more than its context of {self.shape.context:,}"
         if sequences > self.most:
             return f"{sequences:,} sequences are more than the {self.most:,} that it can hold"
-        free = free_memory()
-        # A sequence is filled from a copy.
-        needed = cache_bytes(self.shape, sequences, tokens) + cache_bytes(self.shape, 1, tokens)
+        free = free_memory() if free is None else free
+        needed = cache_bytes(self.shape, sequences, tokens)
         if free is not None and needed > free:
             return f"its caches of {tokens:,} tokens take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         return None
+
+    @contextmanager
+    def unloaded(self) -> Iterator[None]:
+        """Without its model in memory."""
+        self.model.close()
+        yield
+        self.model.load()
 
     def at_depth(self, sequences: int, depth: int, tokens: int, flash: bool) -> LlamaCaches:
         """Sequences at a depth with room for some steps, of which one has been taken that does not count."""

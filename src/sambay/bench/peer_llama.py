@@ -6,6 +6,7 @@ It is called through the low-level interface of llama-cpp-python, which has one 
 from __future__ import annotations
 
 import ctypes
+import tempfile
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -81,13 +82,23 @@ class LlamaModel:
         LlamaModel._log = self.api.llama_log_callback(self._listen)
         self.api.llama_log_set(LlamaModel._log, ctypes.c_void_p(0))
         self.api.llama_backend_init()
-        parameters = self.api.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        self.handle = self.api.llama_model_load_from_file(str(path).encode(), parameters)
+        self._path = path
+        self.handle: Any = None
         self.most: int = self.api.llama_max_parallel_sequences()
         """Sequences that a context can hold."""
+        self.load()
+
+    def load(self) -> None:
+        """Load it again after `close`.
+
+        Raises:
+            BackendError: llama.cpp cannot load the file.
+        """
+        parameters = self.api.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self.handle = self.api.llama_model_load_from_file(str(self._path).encode(), parameters)
         if not self.handle:
-            raise BackendError(f"llama.cpp cannot load {path}: {self.complaint()}")
+            raise BackendError(f"llama.cpp cannot load {self._path}: {self.complaint()}")
 
     def _listen(self, level: int, text: bytes, _data: object) -> None:
         """Nothing is printed; the last errors are kept for the sentence that tells of a failure."""
@@ -220,7 +231,9 @@ class LlamaCaches:
         numbers = depth * shape.kv
         dice = np.random.default_rng([0, sequence])
         start, part = 4 * len(header), 12 + 2 * numbers
-        state = np.empty(start + 2 * shape.layers * part + 4 * (self.sequences - sequence - 1), np.uint8)
+        size = start + 2 * shape.layers * part + 4 * (self.sequences - sequence - 1)
+        with tempfile.TemporaryFile() as file:  # gigabytes beside the caches, which the system can put aside
+            state = np.memmap(file, np.uint8, "w+", shape=(size,))
         state[:start] = np.array(header, np.uint32).view(np.uint8)
         for place in range(2 * shape.layers):
             at = start + place * part

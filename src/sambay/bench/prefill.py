@@ -147,6 +147,7 @@ def _figures(
     length: int, operations: int, seconds: Sequence[float], rates: Sequence[float], probe: MatrixProbe
 ) -> dict[str, Any]:
     spread = Spread.of(seconds)
+    peak = probe.peak()
     return {
         "seconds": spread.to_dict(),
         "tokens_per_second": length / spread.median,
@@ -154,6 +155,8 @@ def _figures(
         "operations_per_second": operations / spread.median,
         "matrix": {"rows": probe.rows, "weights": str(probe)} | Spread.of(rates).to_dict(),
         "share": statistics.median(operations / s / r for s, r in zip(seconds, rates, strict=True)),
+        "peak": peak,
+        "share_of_peak": None if peak is None else operations / spread.median / peak,
     }
 
 

@@ -117,6 +117,10 @@ class MatrixProbe:
         """Operations a second (two for a multiply-add), in the median product."""
         return 2 * self.rows * SIDE * SIDE / statistics.median(repeat(self._product, seconds))
 
+    def peak(self) -> float | None:
+        """Operations a second of products of bytes without scales, from the first cache: None where torch computes."""
+        return native.multiply_rate() if self._plain is None else None
+
     def _product(self) -> Tensor:
         if self._plain is not None:
             return self._x @ self._plain.t()

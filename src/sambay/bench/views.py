@@ -178,10 +178,12 @@ VIEWS: dict[str, View] = {
             Column("Gop/s", lambda row: f"{row['operations_per_second'] / 1e9:,.1f}"),
             Column("matrices", lambda row: f"{row['matrix']['median'] / 1e9:,.1f}"),
             Column("share", lambda row: f"{row['share']:.1%}"),
+            Column("of peak", lambda row: "" if row["peak"] is None else f"{row['share_of_peak']:.1%}"),
             _RATIO,
         ),
         note="Operations (two for a multiply-add) are those that the logits of the last token need. Matrices: Gop/s of "
-        "one product of as many rows as a chunk has with a matrix of 2560 x 2560, measured before each round.",
+        "one product of as many rows as a chunk has with a matrix of 2560 x 2560, measured before each round. "
+        "Peak: of bytes in the first cache, without scales, measured after the last.",
         x=lambda row: row["length"],
         y=lambda row: row["tokens_per_second"],
         series=_series(lambda row: "whole" if row["chunk"] == row["length"] else f"chunks of {row['chunk']}"),

@@ -25,6 +25,7 @@ __all__ = [
     "describe",
     "forced",
     "instruction_sets",
+    "multiply_rate",
     "obstacle",
     "read_bandwidth",
     "require",
@@ -186,6 +187,36 @@ def set_threads(count: int) -> None:
         raise BackendError(f"{count} threads: it must be from 1 to {MAX_THREADS}")
     require()
     _native.set_threads(count)
+
+
+def multiply_rate(seconds: float = 0.25) -> float:
+    """Operations a second (two for a multiply-add) of products of bytes in the first cache, on all threads of the pool.
+
+    No product of matrices of the same instruction set is faster: there are no scales, and nothing comes from memory.
+
+    Args:
+        seconds: how long to measure, about.
+
+    Raises:
+        BackendError: there are no compiled kernels.
+    """
+    import numpy as np
+
+    require()
+    dice = np.random.default_rng(0)
+    a = dice.integers(-127, 128, (32, 64), np.int8)  # C = A B of csrc/byte_products.h
+    b = dice.integers(0, 16, (2, 16, 16, 4), np.uint8)
+    whole = b.transpose(1, 3, 0, 2).reshape(64, 32)
+    expected = int((a.astype(np.int64) @ whole).sum())
+    count, taken, rates = 100, 0.0, []
+    while taken < seconds:
+        rate = _native.multiply_bytes(b.ctypes.data, a.ctypes.data, count, expected)
+        assert rate > 0, "a wrong product"
+        taken += 2 * a.size * 32 * count * _native.threads() / rate
+        rates.append(rate)
+        # Sums are of 32 bits: they hold 64 products of 127 and 15 as often.
+        count = min(10_000, 2 * count)
+    return statistics.median(rates[len(rates) // 2 :])
 
 
 def read_bandwidth(nbytes: int = 1 << 29, seconds: float = 1.0) -> Bandwidth:
