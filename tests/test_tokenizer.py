@@ -356,3 +356,11 @@ def test_an_unreadable_file(directory):
     (directory / "chat_template.jinja").mkdir()
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja cannot be read"):
         Tokenizer.from_pretrained(directory)
+
+
+@pytest.mark.parametrize("text", ["the end of the story 你好 🙂" * 400, "x" * 5000])
+def test_long_texts_are_encoded_as_short_ones_are(text):
+    tokenizer = byte_level
+    assert tokenizer.encode(text) == tokenizer._backend.encode(text).ids
+    with pytest.raises(PromptError, match="lone surrogate"):
+        tokenizer.encode(text + "\ud800")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import jinja2
-from jinja2 import ext, nodes, parser, sandbox
+from jinja2 import ext, meta, nodes, parser, sandbox
 from tokenizers import Tokenizer as Backend
 
 from sambay.errors import CheckpointError, PromptError
@@ -29,6 +29,9 @@ Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _REMEDY = "Give the directory of a complete checkpoint, or download this one again."
+
+_LONG = 4096
+"""Longer texts are encoded as a batch of one, during which the library lets other threads run."""
 
 
 class Tokenizer:
@@ -144,6 +147,21 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         """Whether conversations can be rendered."""
         return "default" in self._templates
+
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the chat template, if there is one."""
+        return self._templates.get("default")
+
+    @functools.cached_property
+    def renders_tools(self) -> bool:
+        """Whether the chat template itself writes what it is given as `tools`."""
+        if not self.has_chat_template:
+            return False
+        try:
+            return "tools" in meta.find_undeclared_variables(_environment().parse(self._template([{}])))
+        except jinja2.TemplateError:  # `render_chat` says what is wrong with it
+            return False
 
     def token_id(self, token: str) -> int | None:
         """The id of one token by its exact text in the vocabulary, or None if it has no such token."""
@@ -346,6 +364,8 @@ class Tokenizer:
         if not isinstance(text, str):
             raise PromptError(f"a text to encode must be a string, not {type(text).__name__}")
         try:
+            if len(text) > _LONG:
+                return backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
             return backend.encode(text, add_special_tokens=add_special_tokens)
         except TypeError as error:  # the binding's word for a string that is not valid Unicode
             lone = next((char for char in text if "\ud800" <= char <= "\udfff"), "")
@@ -427,7 +447,12 @@ class _GenerationBlock(ext.Extension):
 
 @functools.lru_cache(maxsize=16)
 def _compile_template(source: str) -> jinja2.Template:
-    """Compile a chat template in the environment that templates are written for, which is transformers'."""
+    return _environment().from_string(source)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """The environment that chat templates are written for, which is transformers'."""
     environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, ext.loopcontrols]
     )
@@ -443,7 +468,7 @@ def _compile_template(source: str) -> jinja2.Template:
 
     environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
     environment.filters["tojson"] = tojson
-    return environment.from_string(source)
+    return environment
 
 
 def _inline_templates(config: Mapping[str, Any]) -> dict[str, str]:

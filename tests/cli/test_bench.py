@@ -9,6 +9,7 @@ from sambay.bench import decode, machine
 from sambay.bench.probes import MatrixProbe
 from sambay.cli.bench import COMMANDS
 from sambay.ops import native
+from standin import standing_in
 
 SMALL = {
     "decode": ("--depth", "0,20", "--batch", "1,2", "--tokens", "2", "--rounds", "2"),
@@ -112,6 +113,22 @@ def test_what_is_measured_by_default_fits_the_context(sambay, checkpoint, monkey
     assert found["shapes"]["prompt"] == found["shapes"]["generate"] == 2048
 
 
+def test_speculation(sambay, checkpoint, tmp_path):
+    few = ("--prompt", "30", "--generate", "20", "--rounds", "1", "--text", "repeats,new", "--speculation", "on")
+    plot = tmp_path / "speculation.svg"
+    result = sambay("bench", "speculation", checkpoint, *few, "--plot", plot)
+    assert result.status == 0, result.err
+    rows = [line.split() for line in result.out.splitlines() if line.startswith(("repeats ", "new "))]
+    assert [row[:3] for row in rows] == [[text, "1", mode] for text in ("repeats", "new") for mode in ("off", "on")]
+    assert [row[-2:] for row in rows[::2]] == [["0", "0"], ["0", "0"]]
+    assert "<svg" in plot.read_text(encoding="utf-8")
+    found = json.loads(sambay("bench", "speculation", checkpoint, *few, "--json").out)
+    assert found["shapes"]["speculation"] == ["off", "on"]
+    check(
+        sambay("bench", "speculation", checkpoint, "--text", "poems"), "there is no text 'poems': choose from repeats"
+    )
+
+
 def test_machine(sambay, tmp_path):
     plot = tmp_path / "machine.svg"
     result = sambay("bench", "machine", "--rounds", "1", "--plot", plot)
@@ -211,6 +228,65 @@ def test_requests_at_once(sambay, checkpoint, tmp_path):
     assert found["mode"] == "concurrency"
     assert found["shapes"] == {"concurrency": [1, 2], "requests": 2, "prompt": 5, "generate": 3, "rounds": 1}
     assert [row["prompt_tokens"] for row in found["results"]] == [10, 10]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with standing_in() as server:
+        yield server
+
+
+def test_a_server(sambay, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+    plot, saved = tmp_path / "plot.svg", tmp_path / "results.jsonl"
+    typed = ("bench", "serve", server.url, "--concurrency", "1,2", "--conversations", 3, "--prompt", "2-3,5")
+    result = sambay(*typed, "--plot", plot, "--save", saved)
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == f"first at {server.url}"
+    assert [line.split()[:3] for line in lines[2:4]] == [["1", "3", "0"], ["2", "3", "0"]]
+    assert "tokens/s together" in plot.read_text(encoding="utf-8")
+    assert server.headers[-1]["Authorization"] == "Bearer a-secret"
+    text = saved.read_text(encoding="utf-8")
+    assert "a-secret" not in text
+    found = json.loads(text)
+    assert found["mode"] == "serve"
+    assert found["server"] == {"url": server.url, "model": "first"}
+    assert found["shapes"]["prompt"] == [[2, 3], [5, 5]]
+    assert [row["tokens"] for row in found["results"]] == [21, 21]
+    found = json.loads(sambay("bench", "serve", server.url, "--rate", "50,100", "--conversations", 2, "--json").out)
+    assert [(row["rate"], row["concurrency"]) for row in found["results"]] == [(50, None), (100, None)]
+
+
+def test_a_server_that_refuses(sambay, server):
+    good = server.behave
+    full = {"error": {"message": "the queue is full"}}
+    server.behave = lambda handler, body: handler.answer(429, full) if len(server.bodies) > 1 else good(handler, body)
+    result = sambay("bench", "serve", server.url, "--concurrency", "1", "--conversations", 2)
+    assert result.status == 0, result.err
+    assert "failed: HTTP 429 (2); the queue is full" in result.out
+    check(sambay("bench", "serve", server.url), f"{server.url} does not answer a short question to 'first' (HTTP 429")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompt", "9-3"], "--prompt '9-3' has '9-3': a range begins with its smaller number"),
+        (["--generate", "a"], "--generate 'a' has 'a': give whole numbers of 1 or more"),
+        (["--rate", "fast"], "--rate 'fast': give numbers from 0.001 to 1000000"),
+        (["--rate", "nan"], "--rate 'nan': give numbers"),
+        (["--rate", "1", "--concurrency", "1,2"], "with --rate is the most at once: give one number"),
+        ([], "http://127.0.0.1:1 does not answer ("),
+    ],
+)
+def test_no_load_for_a_server(sambay, arguments, words):
+    check(sambay("bench", "serve", "http://127.0.0.1:1", *arguments), words)
+
+
+def test_a_server_without_httpx(sambay, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    check(sambay("bench", "serve", "http://127.0.0.1:1"), "sambay bench serve needs httpx, which is not installed")
 
 
 def test_unknown_models_and_modes(sambay, tmp_path):

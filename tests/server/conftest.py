@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import socket
 import threading
 import time
 
@@ -16,6 +15,7 @@ from sambay.data.problems import problem_at
 from sambay.engine import LLM
 from sambay.model import SambaY
 from sambay.server import Models, ServedModel, Settings, create_app
+from sambay.server.listen import bind, make_config
 from sambay.train.vocabulary import write_tokenizer
 
 
@@ -45,8 +45,8 @@ def serving(*llms, settings=None, **changes):
         The base URL; `client.app` of the fixtures below has the application.
     """
     app = create_app(Models([ServedModel.of(name, llm) for name, llm in llms]), settings or Settings(**changes))
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
+    listener = bind("127.0.0.1", 0)
+    server = uvicorn.Server(make_config(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -82,13 +82,14 @@ def serve():
 
 @pytest.fixture(scope="session")
 def tiny_llm(checkpoint):
+    """For servers of a test's own, one at a time."""
     return LLM(checkpoint, device="cpu", max_num_seqs=4, memory="256MB")
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_llm):
+def tiny(checkpoint):
     """An httpx client of a server of the tiny model, called `tiny`; `client.app` is the application."""
-    with serving(("tiny", tiny_llm)) as client:
+    with serving(("tiny", LLM(checkpoint, device="cpu", max_num_seqs=4, memory="256MB"))) as client:
         yield client
 
 

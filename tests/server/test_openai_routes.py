@@ -63,6 +63,7 @@ def test_a_client_that_goes_aborts_its_request(tiny, wait_for):
     [served] = tiny.app.state.models
     body = {"prompt": "3 + 4", "ignore_eos": True, "max_tokens": 100_000, "stream": True}
     with tiny.stream("POST", "/v1/completions", json=body) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()
+        assert json.loads(next(lines).removeprefix("data: "))["choices"]
         assert served.load == 1
     wait_for(lambda: not served.load and not served.llm.engine.busy)

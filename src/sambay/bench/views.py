@@ -250,6 +250,27 @@ VIEWS: dict[str, View] = {
         x_title="requests at once",
         y_title="tokens/s together",
     ),
+    "serve": View(
+        columns=(
+            Column("at once", lambda row: "any" if row["concurrency"] is None else f"{row['concurrency']:,}", key=True),
+            Column("begun/s", lambda row: "" if row["rate"] is None else f"{row['rate']:g}", key=True),
+            Column("requests", lambda row: f"{row['requests']:,}"),
+            Column("failed", lambda row: f"{sum(row['errors'].values()):,}"),
+            Column("s", lambda row: f"{row['seconds']:,.2f}"),
+            Column("tokens", lambda row: f"{row['tokens']:,}"),
+            Column("tokens/s", lambda row: f"{row['tokens_per_second']:,.2f}"),
+            *_quantile_columns("first_token", "first, ms"),
+            *_quantile_columns("inter_token", "between, ms"),
+            Column("ms/token", lambda row: "" if row["per_token"] is None else f"{1e3 * row['per_token']['p50']:,.2f}"),
+        ),
+        note="Seen from the client. First: until the first text of an answer; between: from one piece of text to the "
+        "next; ms/token: of an answer after its first, the median.",
+        x=lambda row: row["concurrency"] if row["rate"] is None else row["rate"],
+        y=lambda row: row["tokens_per_second"],
+        series=lambda row: "",
+        x_title="conversations at once, or begun in a second where there is a rate",
+        y_title="tokens/s together",
+    ),
     "prefix": View(
         columns=(
             Column("turn", lambda row: f"{row['turn']}", key=True),

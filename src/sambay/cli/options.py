@@ -208,7 +208,7 @@ def open_model(
     mmap: bool | None = None,
     max_model_len: int | None = None,
     max_num_seqs: int = 16,
-    memory: str | None = None,
+    memory: int | str | None = None,
     state_dir: Path | None = None,
     deterministic: bool = False,
     speculation: str = "auto",

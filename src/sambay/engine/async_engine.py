@@ -110,6 +110,11 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._run, name="sambay-engine", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether requests can be given to it."""
+        return self._thread.is_alive() and not self._closing
+
     def stream(
         self,
         prompt: Prompt | Messages,

@@ -7,14 +7,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from sambay._version import __version__
 from sambay.errors import SambaYError
+from sambay.protocols.responses import Responses
 from sambay.server import failures
+from sambay.server.gate import Doors, Gate
+from sambay.server.metrics import Metrics
 from sambay.server.models import Models
-from sambay.server.routes import openai, operations
+from sambay.server.observe import Observe
+from sambay.server.routes import anthropic, ollama, openai, operations, responses
 from sambay.server.settings import Settings
 
 __all__ = ["create_app"]
@@ -45,12 +50,26 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # pages that load their scripts from elsewhere
         redoc_url=None,
     )
-    app.state.models, app.state.settings = models, settings or Settings()
+    settings = settings or Settings()
+    metrics, doors = Metrics(models), Doors()
+    app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
+    app.state.responses = Responses()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, operations):
+    for module in (openai, responses, ollama, anthropic, operations):
         app.include_router(module.router)
+    # What is added last comes first.
+    app.add_middleware(Gate, settings=settings, doors=doors)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(Observe, metrics=metrics, shared=bool(settings.origins))
     return app
 
 

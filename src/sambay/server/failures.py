@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sambay.errors import SambaYError
-from sambay.protocols import openai
+from sambay.protocols import anthropic, ollama, openai
 
 __all__ = ["FORMS", "JsonResponse", "RefusedError", "error_body", "failed", "status_of"]
 
@@ -29,12 +29,23 @@ class RefusedError(SambaYError):
         message: one sentence.
         code: a word for it, as OpenAI's clients read it.
         retry_after: seconds after which another attempt makes sense.
+        close: end the connection, on which the rest of a body may be under way.
     """
 
-    def __init__(self, status: int, message: str, code: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        retry_after: int | None = None,
+        *,
+        close: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status, self.code = status, code
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self.headers |= {"Connection": "close"} if close else {}
+        self.headers |= {"WWW-Authenticate": "Bearer"} if status == 401 else {}
 
 
 class JsonResponse(Response):
@@ -47,7 +58,10 @@ class JsonResponse(Response):
         return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
 
 
-FORMS: list[tuple[str, Callable[[Exception, int], Mapping[str, Any]]]] = []
+FORMS: list[tuple[str, Callable[[Exception, int], Mapping[str, Any]]]] = [
+    ("/api/", ollama.error_body),
+    (anthropic.MESSAGES, anthropic.error_body),
+]
 """Beginnings of paths, and how errors look there; elsewhere they are OpenAI's."""
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sambay.engine import LLM, AsyncEngine
+from sambay.engine.budget import memory_bytes
 from sambay.errors import ConfigError, ModelNotFoundError
+from sambay.quant.resident import free_memory
 
-__all__ = ["Models", "ServedModel"]
+__all__ = ["Models", "ServedModel", "share_memory"]
 
 
 @dataclass(eq=False)
@@ -80,3 +83,25 @@ class Models:
         """End all engines, with an error for requests that still run."""
         for one in self:
             await one.engine.aclose()
+
+
+def share_memory(memory: str | None, directories: Sequence[Path]) -> int | None:
+    """What the states of each of several models may take.
+
+    Args:
+        memory: all of them together, such as "4GB"; None for half of what is free beside all weights.
+        directories: of the models.
+
+    Returns:
+        Bytes; None for one model and no memory given, which is then left to `LLM`.
+
+    Raises:
+        ConfigError: it is no amount.
+    """
+    if memory is not None:
+        return memory_bytes(memory) // len(directories)
+    free = free_memory()
+    if len(directories) == 1 or free is None:
+        return None
+    weights = sum(file.stat().st_size for one in directories for file in one.glob("*.safetensors"))
+    return max(1, (free - weights) // 2 // len(directories))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 
 from sambay.engine import RequestOutput, SamplingParams, StreamEvent
 from sambay.server.failures import RefusedError
+from sambay.server.metrics import ModelMetrics
 from sambay.server.models import ServedModel
 from sambay.server.settings import Settings
 
@@ -26,6 +28,7 @@ class Running:
     To be left by `async with` or `aclose`, which aborts what still runs.
 
     Args:
+        request: that brought them.
         served: the model, whose `load` counts the sequences already.
         prompts: token ids, with the text where there is one.
         params: how to generate, the same for all.
@@ -35,9 +38,20 @@ class Running:
     """
 
     def __init__(
-        self, served: ServedModel, prompts: Sequence[tuple[str | None, list[int]]], params: SamplingParams
+        self,
+        request: Request,
+        served: ServedModel,
+        prompts: Sequence[tuple[str | None, list[int]]],
+        params: SamplingParams,
     ) -> None:
         self._served, self._sequences, self._closed = served, len(prompts) * params.n, False
+        self._began: float = request.state.began
+        self._facts: dict[str, object] = request.state.facts
+        self._facts["model"] = served.name
+        self._log_prompts: bool = request.app.state.settings.log_prompts
+        self._metrics: ModelMetrics = request.app.state.metrics.of(served.name)
+        self._begun: set[int] = set()
+        self._last: dict[tuple[int, int], float] = {}  # when each completion had its last token
         self._streams = [
             served.engine.stream({"prompt": text, "prompt_token_ids": ids}, params) for text, ids in prompts
         ]
@@ -53,6 +67,20 @@ class Running:
         Raises:
             Exception: what ended a request as "error".
         """
+        async for prompt, event in self._merged():
+            self._count(prompt, event)
+            yield prompt, event
+
+    def _count(self, prompt: int, event: StreamEvent) -> None:
+        now, before = time.perf_counter(), self._last.get((prompt, event.index))
+        if prompt not in self._begun:
+            self._begun.add(prompt)
+            self._metrics.begin(event.output, now - self._began)
+            self._facts.setdefault("first_token", round(now - self._began, 4))
+        self._metrics.token(None if before is None else now - before)
+        self._last[prompt, event.index] = now
+
+    async def _merged(self) -> AsyncIterator[tuple[int, StreamEvent]]:
         if len(self._streams) == 1:
             async for event in self._streams[0]:
                 yield 0, event
@@ -110,6 +138,21 @@ class Running:
             self._served.load -= self._sequences
             for stream in self._streams:
                 stream.close()
+            self._tell()
+
+    def _tell(self) -> None:
+        """What the log says of it."""
+        outputs = self.outputs
+        completions = [one for output in outputs for one in output.outputs]
+        self._facts["prompt_tokens"] = sum(len(output.prompt_token_ids) for output in outputs)
+        self._facts["cached_tokens"] = sum(output.cached_tokens or 0 for output in outputs)
+        self._facts["completion_tokens"] = sum(len(one.token_ids) for one in completions)
+        self._facts["finish"] = ",".join(sorted({one.finish_reason or "abort" for one in completions}))
+        if self._log_prompts:
+            self._facts["prompts"] = [
+                output.prompt if output.prompt is not None else output.prompt_token_ids for output in outputs
+            ]
+            self._facts["completions"] = [one.text for one in completions]
 
 
 async def start(
@@ -144,7 +187,7 @@ async def start(
     served.load += wanted
     try:
         await run_in_threadpool(check)  # and not in the loop: a new JSON schema takes a moment to be compiled
-        return Running(served, prompts, params)
+        return Running(request, served, prompts, params)
     except BaseException:
         served.load -= wanted
         raise

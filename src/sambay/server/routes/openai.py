@@ -9,17 +9,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sambay.engine import StreamEvent
+from sambay.protocols.body import ChatBody, Json
 from sambay.protocols.openai import (
     CHAT,
     COMPLETIONS,
-    ChatBody,
     CompletionBody,
-    Json,
     chat_response,
     completion_response,
     read_body,
 )
 from sambay.protocols.openai_chunks import ChatChunks, CompletionChunks
+from sambay.server import describe
 from sambay.server.bodies import read
 from sambay.server.failures import JsonResponse, error_body
 from sambay.server.models import Models, ServedModel
@@ -31,14 +31,14 @@ __all__ = ["router"]
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=describe.answers("The models."))
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     models: Models = request.app.state.models
     return JsonResponse({"object": "list", "data": [_model(one) for one in models]})
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=describe.answers("The model."))
 async def show_model(request: Request, name: str) -> Response:
     """One of the models."""
     models: Models = request.app.state.models
@@ -55,13 +55,13 @@ def _model(served: ServedModel) -> Json:
     }
 
 
-@router.post(CHAT)
+@router.post(CHAT, openapi_extra=describe.CHAT, responses=describe.answers("The answer.", stream=True))
 async def chat(request: Request) -> Response:
     """Answer a conversation."""
     return await _answer(request, CHAT)
 
 
-@router.post(COMPLETIONS)
+@router.post(COMPLETIONS, openapi_extra=describe.COMPLETION, responses=describe.answers("The text.", stream=True))
 async def complete(request: Request) -> Response:
     """Continue a text."""
     return await _answer(request, COMPLETIONS)
@@ -86,7 +86,7 @@ async def _answer(request: Request, url: str) -> Response:
     tokenizer = served.llm.get_tokenizer()
     if isinstance(body, ChatBody):
         top = body.sampling.get("logprobs") or 0
-        return JsonResponse(chat_response(outputs[0], tokenizer, served.name, top_logprobs=top))
+        return JsonResponse(chat_response(outputs[0], tokenizer, served.name, top_logprobs=top, tools=body.tools))
     return JsonResponse(completion_response(outputs, tokenizer, served.name, echo=body.echo))
 
 
@@ -98,7 +98,9 @@ async def _pieces(
     push: Callable[[int, StreamEvent], list[Json]]
     if isinstance(body, ChatBody):
         top = body.sampling.get("logprobs") or 0
-        chunks = of_chat = ChatChunks(tokenizer, served.name, top_logprobs=top, include_usage=body.include_usage)
+        chunks = of_chat = ChatChunks(
+            tokenizer, served.name, top_logprobs=top, include_usage=body.include_usage, tools=body.tools
+        )
 
         def push(prompt: int, event: StreamEvent) -> list[Json]:
             return of_chat.push(event)
