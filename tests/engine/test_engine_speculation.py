@@ -320,6 +320,7 @@ def test_settings():
     assert Speculation.of("off", None).mode == "off"
     vllm = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 5, "prompt_lookup_min": 3}
     assert Speculation.of(None, vllm) == Speculation("on", tokens=4, least=3, longest=5)
+    assert Speculation.of(None, {"method": "ngram", "prompt_lookup_max": 1}).least == 1
     for mode, config, words in (
         ("fast", None, "speculation is 'fast': it must be one of off, on, auto"),
         ("on", {"method": "ngram"}, "give one of them"),
@@ -328,7 +329,12 @@ def test_settings():
         (None, {"method": "ngram", "model": "x"}, "has no model: it takes method, num_speculative_tokens"),
         (None, {"method": "ngram", "num_speculative_tokens": 0}, "num_speculative_tokens is 0"),
         (None, {"method": "ngram", "prompt_lookup_min": 9, "prompt_lookup_max": 5}, "prompt_lookup_min is 9"),
-        (None, {"method": "ngram", "prompt_lookup_max": True}, "prompt_lookup_m"),
+        (
+            None,
+            {"method": "ngram", "prompt_lookup_max": True},
+            "prompt_lookup_max is True: it must be an integer from 1 to 64",
+        ),
+        (None, {"method": "ngram", "prompt_lookup_max": "x"}, "prompt_lookup_max is 'x'"),
     ):
         with pytest.raises(ConfigError, match=words):
             Speculation.of(mode, config)

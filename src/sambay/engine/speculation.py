@@ -85,8 +85,8 @@ class Speculation:
             raise ConfigError(f"speculation is {self.mode!r}: it must be one of {', '.join(MODES)}")
         for name, value, low, high in (
             ("num_speculative_tokens", self.tokens, 1, _MOST),
-            ("prompt_lookup_min", self.least, 1, self.longest),
             ("prompt_lookup_max", self.longest, 1, 64),
+            ("prompt_lookup_min", self.least, 1, self.longest),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(
@@ -112,7 +112,10 @@ class Speculation:
             )
         if unknown := sorted(map(str, given.keys() - names.keys())):
             raise ConfigError(f"speculative_config has no {unknown[0]}: it takes method, {', '.join(names)}")
-        return cls("on", **{names[name]: value for name, value in given.items()})
+        wanted = {names[name]: value for name, value in given.items()}
+        if wanted.get("longest") == 1:  # less than what it is compared with by default
+            wanted.setdefault("least", 1)
+        return cls("on", **wanted)
 
 
 class Chances:
