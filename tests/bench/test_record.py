@@ -102,7 +102,8 @@ def test_no_such_model(model, kind, words):
 
 
 def test_every_mode_has_a_view_of_columns_that_differ():
-    assert list(views.VIEWS) == ["machine", "decode", "prefill", "latency", "throughput", "prefix"]
+    modes = ["machine", "decode", "prefill", "latency", "throughput", "concurrency", "prefix", "speculation"]
+    assert list(views.VIEWS) == modes
     for view in views.VIEWS.values():
         titles = [column.title for column in view.columns if column.title]
         assert len(set(titles)) == len(titles)

@@ -113,6 +113,22 @@ def test_what_is_measured_by_default_fits_the_context(sambay, checkpoint, monkey
     assert found["shapes"]["prompt"] == found["shapes"]["generate"] == 2048
 
 
+def test_speculation(sambay, checkpoint, tmp_path):
+    few = ("--prompt", "30", "--generate", "20", "--rounds", "1", "--text", "repeats,new", "--speculation", "on")
+    plot = tmp_path / "speculation.svg"
+    result = sambay("bench", "speculation", checkpoint, *few, "--plot", plot)
+    assert result.status == 0, result.err
+    rows = [line.split() for line in result.out.splitlines() if line.startswith(("repeats ", "new "))]
+    assert [row[:3] for row in rows] == [[text, "1", mode] for text in ("repeats", "new") for mode in ("off", "on")]
+    assert [row[-2:] for row in rows[::2]] == [["0", "0"], ["0", "0"]]
+    assert "<svg" in plot.read_text(encoding="utf-8")
+    found = json.loads(sambay("bench", "speculation", checkpoint, *few, "--json").out)
+    assert found["shapes"]["speculation"] == ["off", "on"]
+    check(
+        sambay("bench", "speculation", checkpoint, "--text", "poems"), "there is no text 'poems': choose from repeats"
+    )
+
+
 def test_machine(sambay, tmp_path):
     plot = tmp_path / "machine.svg"
     result = sambay("bench", "machine", "--rounds", "1", "--plot", plot)

@@ -52,7 +52,7 @@ def test_json_has_everything(sambay, checkpoint, llm):
     }
     assert found["sampling"]["seed"] == 3
     assert found["sampling"]["stop"] == ["zzz"]
-    assert set(found["timings"]) == {"prefill_s", "decode_tokens_per_s", "total_s"}
+    assert set(found["timings"]) == {"prefill_s", "decode_tokens_per_s", "total_s", "draft_n", "draft_n_accepted"}
     assert found["timings"]["total_s"] >= found["timings"]["prefill_s"] > 0
     for one, other in zip(found["outputs"], wanted.outputs, strict=True):
         assert (one["index"], one["text"], one["token_ids"]) == (other.index, other.text, other.token_ids)
@@ -176,3 +176,13 @@ def test_an_answer_by_a_pattern_or_a_schema(sambay, checkpoint, tmp_path):
     found = report(sambay("generate", checkpoint, *options, "--json", "--json-schema", path))
     assert json.loads(found["outputs"][0]["answer"])["a"] in (1, 2)
     assert json.loads(found["sampling"]["structured_outputs"]["json"])["required"] == ["a"]
+
+
+def test_speculation_gives_the_same_text(sambay, checkpoint):
+    options = ("--ids", "5,6,7,8,5,6,7,8,5,6", "--temperature", "0", "--max-tokens", "20", "--ignore-eos", "--json")
+    found = {mode: report(sambay("generate", checkpoint, *options, "--speculation", mode)) for mode in ("off", "on")}
+    assert found["off"]["outputs"] == found["on"]["outputs"]
+    assert found["off"]["timings"]["draft_n"] == 0
+    assert found["on"]["timings"]["draft_n"] >= found["on"]["timings"]["draft_n_accepted"]
+    refused = sambay("generate", checkpoint, "-p", "hi", "--speculation", "fast")
+    assert refused == (1, "", "error: speculation is 'fast': it must be one of off, on, auto\n")

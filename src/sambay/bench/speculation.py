@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sambay.bench.decode import check_positive
@@ -16,6 +17,7 @@ from sambay.bench.fill import check_context
 from sambay.bench.record import Spread
 from sambay.engine import Engine, SamplingParams
 from sambay.engine.guide import Guide
+from sambay.engine.outputs import RequestOutput
 from sambay.engine.speculation import Speculation
 from sambay.errors import ConfigError
 from sambay.model import SambaY
@@ -96,7 +98,7 @@ def measure_speculation(
     modes: Sequence[str] = ("off", "auto"),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Time generation with and without, in turns.
+    """Time generation with and without, step by step in turns.
 
     Args:
         model: on the CPU.
@@ -106,10 +108,10 @@ def measure_speculation(
         generate: tokens of each.
         rounds: how often each is measured, with another text each time.
         modes: of `Speculation`, the first of which the others are compared with.
-        progress: called with (runs done, runs in all).
+        progress: called with (rounds done, rounds in all).
 
     Returns:
-        A row for each: `tokens_per_second` from the first token to the last, `seconds`, `drafted` and `accepted`
+        A row for each: `tokens_per_second` after the first token, `seconds`, `drafted` and `accepted`
         tokens, and `ratio`: the time without over its own, the median of the rounds.
 
     Raises:
@@ -123,7 +125,7 @@ def measure_speculation(
     longest = prompt + generate
     check_context(model.config.max_position_embeddings, longest, f"{prompt} tokens and {generate} more")
     rows = []
-    done, total = 0, len(texts) * len(batches) * len(modes) * rounds
+    done, total = 0, len(texts) * len(batches) * rounds
     for batch in batches:
         for name in texts:
             engines = {
@@ -136,17 +138,15 @@ def measure_speculation(
             times: dict[str, list[float]] = {mode: [] for mode in modes}
             guessed = {mode: [0, 0] for mode in modes}
             for turn in range(rounds):
-                for mode in modes if turn % 2 else reversed(modes):
-                    scripts = [
-                        _scripted(name, prompt, generate, model.config.vocab_size, turn, i) for i in range(batch)
-                    ]
-                    seconds, drafted, accepted = _generate(engines[mode], scripts)
+                scripts = [_scripted(name, prompt, generate, model.config.vocab_size, turn, i) for i in range(batch)]
+                found = _generate(engines, scripts)
+                for mode, (seconds, drafted, accepted) in found.items():
                     times[mode].append(seconds)
                     guessed[mode][0] += drafted
                     guessed[mode][1] += accepted
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
             for mode in modes:
                 rows.append({
                     "text": name,
@@ -173,17 +173,32 @@ def _scripted(
     return ids, text[:generate]
 
 
-def _generate(engine: Engine, scripts: Sequence[tuple[list[int], list[int]]]) -> tuple[float, int, int]:
-    """Seconds from the first token to the last, when all have theirs, and how many were drafted and accepted."""
-    outputs = []
-    for ids, text in scripts:
-        params = SamplingParams(temperature=0.0, max_tokens=len(text), ignore_eos=True)
-        outputs.append(engine.add(None, ids, params))
-        engine.scheduler.waiting[-1].guide = _Script(text)
-    while engine.busy:
-        engine.step()
-    metrics = [output.metrics for output in outputs]
-    begin, end = max(one.first_token for one in metrics), max(one.finished for one in metrics)
-    for output, (_, text) in zip(outputs, scripts, strict=True):
-        assert output.outputs[0].token_ids == text
-    return end - begin, sum(one.drafted for one in metrics), sum(one.accepted for one in metrics)
+def _generate(
+    engines: Mapping[str, Engine], scripts: Sequence[tuple[list[int], list[int]]]
+) -> dict[str, tuple[float, int, int]]:
+    """By mode: seconds from when all have a token to the last, and how many were drafted and accepted.
+
+    The engines take turns, step by step, so that a busy neighbour disturbs all alike.
+    """
+    outputs: dict[str, list[RequestOutput]] = {mode: [] for mode in engines}
+    for mode, engine in engines.items():
+        for ids, text in scripts:
+            params = SamplingParams(temperature=0.0, max_tokens=len(text), ignore_eos=True)
+            outputs[mode].append(engine.add(None, ids, params))
+            engine.scheduler.waiting[-1].guide = _Script(text)
+        while not all(output.metrics.first_token for output in outputs[mode]):
+            engine.step()
+    seconds = dict.fromkeys(engines, 0.0)
+    order = list(engines)
+    while busy := [mode for mode in order if engines[mode].busy]:
+        order.reverse()
+        for mode in busy:
+            begin = time.perf_counter()
+            engines[mode].step()
+            seconds[mode] += time.perf_counter() - begin
+    out = {}
+    for mode, ended in outputs.items():
+        assert [output.outputs[0].token_ids for output in ended] == [text for _, text in scripts]
+        metrics = [output.metrics for output in ended]
+        out[mode] = seconds[mode], sum(one.drafted for one in metrics), sum(one.accepted for one in metrics)
+    return out

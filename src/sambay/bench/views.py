@@ -300,9 +300,9 @@ VIEWS: dict[str, View] = {
             Column("drafted", lambda row: f"{row['drafted']:,}"),
             Column("accepted", lambda row: f"{row['accepted']:,}"),
         ),
-        note="Generation of texts that are given beforehand, with speculation and without it, in turns. repeats: long "
-        "pieces of the prompt; quotes: short ones among new words; new: nothing of it; misleads: a dozen words in any "
-        "order. x off: the time without speculation over that with it, the median of the rounds.",
+        note="Generation of texts that are given beforehand, with speculation and without it, step by step in turns. "
+        "repeats: long pieces of the prompt; quotes: short ones among new words; new: nothing of it; misleads: a dozen "
+        "words in any order. x off: the time without speculation over that with it, the median of the rounds.",
         x=lambda row: f"{row['text']}, {row['batch']}",
         y=lambda row: row["ratio"],
         series=lambda row: f"speculation {row['mode']}",

@@ -38,7 +38,7 @@ _ENGINE, _SAMPLED = "Requests through the engine", "Steps of long generations"
 Model = Annotated[
     str | None,
     typer.Argument(
-        help="A checkpoint directory, a name on the Hugging Face hub, or random:PRESET[:BITS[:GROUP]], such as "
+        help="A checkpoint directory, a name on the Hugging Face hub, or random:PRESET[:BITS], such as "
         "random:phi4-mini-flash:4, for random weights, made once; without it the model that comes with sambay.",
         show_default=False,
     ),

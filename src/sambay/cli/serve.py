@@ -127,6 +127,7 @@ def serve(
     memory: options.Memory = None,
     state_dir: options.StateDir = None,
     deterministic: options.Deterministic = False,
+    speculation: options.SpeculationMode = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Serve models over HTTP: to programs in OpenAI's protocol, to people as a page.
@@ -176,6 +177,7 @@ def serve(
                 memory=share,
                 state_dir=state_dir / name if state_dir is not None and len(wanted) > 1 else state_dir,
                 deterministic=deterministic,
+                speculation=speculation,
             )
             served.append(ServedModel.of(name, llm))
         config = make_config(create_app(Models(served), settings), tls_cert=tls_cert, tls_key=tls_key)

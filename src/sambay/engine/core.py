@@ -289,7 +289,7 @@ class Engine:
         ready = [one for one in self.scheduler.running if one.computed + 1 == one.length and one.output.token_ids]
         for completion in ready:
             if completion.lookup is None:
-                completion.lookup = Lookup(completion.all_ids(), speculator.settings)
+                completion.lookup = Lookup(completion.all_ids(), speculator.settings, speculator.chances)
         speculator.propose(ready)
 
     def _compute(self, shares: list[Share[Completion]]) -> list[StreamEvent]:
@@ -329,7 +329,7 @@ class Engine:
                 request.forked, request.logits = self.keeper.set_aside(completion.slot), logits.clone()
             events += self._sample(completion, logits)
         if self._speculator is not None and all(share.tokens == 1 for share in shares):
-            self._speculator.took(len(shares), len(ids), self.model_seconds - spent)
+            self._speculator.took(len(shares), len(ids), len(events), self.model_seconds - spent)
         return events
 
     def _verify(self, completion: Completion, rows: Sequence[Tensor], batch: Batch, place: int) -> list[StreamEvent]:

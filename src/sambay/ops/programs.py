@@ -37,7 +37,7 @@ if native.usable():
 __all__ = ["Programs"]
 
 _RECORDS = 32
-"""Steps that are kept for a pool. Those with drafts hold on to memory: for phi4-mini-flash 0.8 MB a row."""
+"""Steps with drafts that are kept for a pool: of those without there are as many as it has slots."""
 
 _T = TypeVar("_T")
 
@@ -180,8 +180,8 @@ class _Step:
         out, clean = _recorded(self._program, self._arena, lambda: compute(own))
         self._size = out.shape[1]
         fit = clean and self._program.result() == out.data_ptr() and out.is_contiguous()
-        # What the trail needs stays where it is, for as long as it is held.
-        self._part = _Part(self._rows, self._ring, own.trail, self._arena) if own.trail and fit else None
+        if own.trail and fit:
+            self._part = _Part(self._rows, self._ring, own.trail, batch.part(0, 1), self._arena)
         batch.trail[:] = own.trail if self._part is None else [self._part.run]
         return out.clone(), fit
 
@@ -198,21 +198,34 @@ class _Step:
 class _Part:
     """What brings the states of one sequence with drafts to the end of the tokens that hold.
 
+    It reads what its step has left in the arena, which nothing else runs in before: the memory is there for other
+    records, too.
+
     Args:
         rows: tokens of the step.
         ring: tokens of a ring.
-        trail: that the step left.
-        arena: memory for results that nobody needs.
+        trail: that the step left when it was recorded.
+        part: any sequence of it.
+        arena: of the step.
     """
 
-    def __init__(self, rows: int, ring: int, trail: list[Callable[[Batch], object]], arena: _Arena) -> None:
-        self._size = ring
+    def __init__(
+        self, rows: int, ring: int, trail: list[Callable[[Batch], object]], part: Batch, arena: _Arena
+    ) -> None:
         table = native_ops.int64_table
-        self._places = native_ops.Places.over(table((), 2), table((), 1), table((), 1), table((), 1))
-        self._ring = native_ops.RingPlaces(table((), rows), table((), rows))
-        self._trail, self._arena = trail, arena
-        self._program: _native.Program | None = None
-        self._threads = 0
+        # Without tokens a state stays as it is; where they would be says how much work it is.
+        self._places = native_ops.Places.over(
+            table((rows, rows)), table(part.starts), table(part.slots or ()), table((0,))
+        )
+        self._ring, self._size = native_ops.RingPlaces(table([-1] * rows), table((), rows)), ring
+        part.__dict__.update(_native_places=self._places, _native_ring=self._ring)
+        self._program, self._threads = _native.Program(), _native.threads()
+
+        def follow() -> None:
+            for redo in trail:
+                redo(part)
+
+        assert _recorded(self._program, arena, follow)[1], "the trail of kernels has others"
 
     def run(self, part: Batch) -> None:
         """Do it for a `Batch.part`."""
@@ -221,17 +234,7 @@ class _Part:
         self._places.starts.numpy()[:] = part.starts
         self._places.slots.numpy()[:] = part.slots
         self._ring.fill(part, self._size)
-        if self._program is not None:
-            _native.run_program(self._program, 0, self._threads)
-            return
-        self._program, self._threads = _native.Program(), _native.threads()
-        part.__dict__.update(_native_places=self._places, _native_ring=self._ring)
-
-        def follow() -> None:
-            for redo in self._trail:
-                redo(part)
-
-        assert _recorded(self._program, self._arena, follow)[1], "the trail of kernels has others"
+        _native.run_program(self._program, 0, self._threads)
 
 
 def _recorded(program: _native.Program, arena: _Arena, compute: Callable[[], _T]) -> tuple[_T, bool]:
@@ -300,6 +303,7 @@ class Programs:
         else:
             out = step.run(batch, pool)
         found.steps[len(batch), rows] = step  # the last used one at the end
-        if batch.drafts and len(found.steps) > _RECORDS:
-            del found.steps[next(key for key in found.steps if key[0] != key[1])]
+        drafted = [key for key in found.steps if key[0] != key[1]] if batch.drafts else []
+        if len(drafted) > _RECORDS:
+            del found.steps[drafted[0]]
         return out
