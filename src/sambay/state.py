@@ -244,8 +244,8 @@ class SharedKV:
             for position in range(start, start + length):
                 owners.append(table[position // PAGE_SIZE])
                 places.append(position % PAGE_SIZE)
-        device = self.tiles.keys.device
-        return torch.tensor(owners, device=device), torch.tensor(places, device=device)
+        found = torch.tensor([owners, places], dtype=torch.int64, device=self.tiles.keys.device)
+        return found[0], found[1]
 
     def write_all(
         self, slots: Sequence[int], starts: Sequence[int], lengths: Sequence[int], keys: Tensor, values: Tensor

@@ -106,8 +106,9 @@ def _quantile_columns(name: str, title: str) -> tuple[Column, ...]:
     def shown(part: str) -> Callable[[Row], str]:
         return lambda row: "" if row[name] is None else f"{1e3 * row[name][part]:,.1f}"
 
-    titles = (f"{title}, p50", "p95", "p99")
-    return tuple(Column(one, shown(part)) for one, part in zip(titles, ("p50", "p95", "p99"), strict=True))
+    word = title.partition(",")[0]
+    titles = {"p50": f"{title}, p50", "p95": f"{word}, p95", "p99": f"{word}, p99"}
+    return tuple(Column(one, shown(part)) for part, one in titles.items())
 
 
 _ENGINE = Column("", _engine, left=True, key=True, peer=True)
@@ -177,8 +178,8 @@ VIEWS: dict[str, View] = {
             Column("Gop", lambda row: f"{row['operations'] / 1e9:,.1f}"),
             Column("Gop/s", lambda row: f"{row['operations_per_second'] / 1e9:,.1f}"),
             Column("matrices", lambda row: f"{row['matrix']['median'] / 1e9:,.1f}"),
-            Column("share", lambda row: f"{row['share']:.1%}"),
             Column("of peak", lambda row: "" if row["peak"] is None else f"{row['share_of_peak']:.1%}"),
+            Column("share", lambda row: f"{row['share']:.1%}"),
             _RATIO,
         ),
         note="Operations (two for a multiply-add) are those that the logits of the last token need. Matrices: Gop/s of "
