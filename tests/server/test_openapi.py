@@ -23,7 +23,7 @@ def operations(schema):
 def test_every_operation_is_described(tiny, schema):
     found = {(one.method.upper(), one.path) for one in operations(schema)}
     assert {("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/health")} <= found
-    for (method, path) in found:
+    for method, path in found:
         described = schema.raw_schema["paths"][path][method.lower()]
         assert described["summary"], path
         assert described["description"], path

@@ -15,6 +15,7 @@ from sambay._version import __version__
 from sambay.errors import SambaYError
 from sambay.protocols.responses import Responses
 from sambay.server import failures
+from sambay.server.bodies import make_readers
 from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
 from sambay.server.models import Models
@@ -42,6 +43,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             yield
         finally:
             await models.aclose()
+            app.state.readers.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="sambay",
@@ -54,6 +56,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
     app.state.responses = Responses()
+    app.state.readers = make_readers()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)

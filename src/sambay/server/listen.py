@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from sambay.server.settings import Settings
 from sambay.server.wire import patient_protocol
 
 __all__ = ["bind", "make_config", "run"]
+
+_M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
 
 _LAST_S = 5
 """Seconds for what is left to be told that the server ends."""
@@ -84,6 +88,7 @@ def run(config: uvicorn.Config, listener: socket.socket, *, ready: Callable[[], 
         ready: called before the first request is taken.
     """
     _allow_many_files()
+    _share_heaps()
     assert isinstance(config.app, FastAPI)
     server = _Server(config, config.app)
     ready()
@@ -122,3 +127,9 @@ def _allow_many_files() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _share_heaps() -> None:
+    """Have glibc's threads share two heaps: each keeps what one long text needed once, and there would be 8 a core."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
