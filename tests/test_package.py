@@ -26,7 +26,7 @@ FLOORS = [
     {"quant"},
     {"model"},
     {"engine", "data", "quant.calibrate"},
-    {"protocols"},
+    {"protocols", "tutor"},
     {"hf", "train", "eval", "server", "quant.convert", "quant.measure"},
     {"bench"},
     {"cli"},

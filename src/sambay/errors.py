@@ -20,6 +20,7 @@ __all__ = [
     "SamplingError",
     "StateError",
     "StateWarning",
+    "TutorError",
 ]
 
 
@@ -74,6 +75,10 @@ class NotFoundError(SambaYError):
 
 class ModelNotFoundError(NotFoundError):
     """A request for a model that is not served."""
+
+
+class TutorError(SambaYError):
+    """What a learner or a teacher asks for that cannot be done; the message is for them."""
 
 
 class BackendError(SambaYError):

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from answered import SEED, test_set, train
-from sambay.data.problems import FAMILIES, problem_at, smalltalk_at, split_of
+from sambay.data.problems import FAMILIES, INSTRUCTION, problem_at, smalltalk_at, split_of
 
 # It changes only when the data changes: a new value is a new data set.
 DIGEST = "ca25f045ceaefb7a"
@@ -42,6 +42,16 @@ class TestSequence:
         for index in (0, 17, 4_999):
             assert problem_at(SEED, index, "train") == train()[index]
         assert problem_at(SEED + 1, 0, "train") != train()[0]
+
+    def test_tidy_questions_are_the_same_mathematics(self) -> None:
+        typed = [problem_at(SEED, index, "train") for index in range(600)]
+        tidy = [problem_at(SEED, index, "train", tidy=True) for index in range(600)]
+        assert [(p.key, p.answer) for p in typed] == [(p.key, p.answer) for p in tidy]
+        assert any(a.question != b.question for a, b in zip(typed, tidy, strict=True))
+        for problem in tidy:
+            assert not problem.question.startswith(INSTRUCTION)
+            assert problem.question != problem.question.upper() or not any(c.isalpha() for c in problem.question)
+            assert "*" not in problem.question
 
     def test_splits_share_no_key(self) -> None:
         assert not {p.key for p in train()} & {p.key for p in test_set()}

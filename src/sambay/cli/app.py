@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from sambay._version import __version__
-from sambay.cli import batch, bench, chat, evaluate, generate, info, quantize, serve, train
+from sambay.cli import assess, batch, bench, chat, evaluate, generate, info, quantize, serve, train
 from sambay.cli.failures import explain, print_error
 
 __all__ = ["app", "main", "run"]
@@ -39,6 +39,7 @@ def _add(name: str, command: Callable[..., None], examples: str, group: typer.Ty
 _add("generate", generate.generate, generate.EXAMPLES)
 _add("chat", chat.chat, chat.EXAMPLES)
 _add("batch", batch.batch, batch.EXAMPLES)
+_add("assess", assess.assess, assess.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("info", info.info, info.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)

@@ -195,7 +195,7 @@ def serve(
 
 
 def _require() -> None:
-    for module in ("fastapi", "uvicorn", "prometheus_client"):
+    for module in ("fastapi", "uvicorn", "prometheus_client", "latex2mathml"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(module, "serve", "sambay serve")
 

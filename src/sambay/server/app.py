@@ -14,13 +14,14 @@ from starlette.responses import Response
 from sambay._version import __version__
 from sambay.errors import SambaYError
 from sambay.protocols.responses import Responses
-from sambay.server import failures
+from sambay.server import failures, page
 from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
 from sambay.server.models import Models
 from sambay.server.observe import Observe
-from sambay.server.routes import anthropic, ollama, openai, operations, responses
+from sambay.server.routes import anthropic, ollama, openai, operations, responses, tutor
 from sambay.server.settings import Settings
+from sambay.server.tutoring import Tutoring
 
 __all__ = ["create_app"]
 
@@ -41,6 +42,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         try:
             yield
         finally:
+            await app.state.tutoring.aclose()
             await models.aclose()
 
     app = FastAPI(
@@ -53,11 +55,11 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
-    app.state.responses = Responses()
+    app.state.responses, app.state.tutoring = Responses(), Tutoring()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, responses, ollama, anthropic, operations):
+    for module in (openai, responses, ollama, anthropic, operations, page, tutor):
         app.include_router(module.router)
     # What is added last comes first.
     app.add_middleware(Gate, settings=settings, doors=doors)

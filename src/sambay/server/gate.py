@@ -24,6 +24,9 @@ _WITHOUT_KEY = {"/", "/favicon.ico", "/health", "/ready"}
 _PAGES = ("/static/", "/page/", "/tutor")
 """A browser gets pages without a key; what they send needs one."""
 
+_FREE = ("/static/", "/page/")
+"""Without a limit to their rate: a page is many files, and a reply that is shown is rendered ten times a second."""
+
 _SPILL = 8
 """So many times the limit of a body is read and thrown away: a client hears the answer only when it has sent all."""
 
@@ -116,7 +119,7 @@ class Gate:
             caller = self._check_key(headers)
         elif not self._keys and not reads:
             self._check_origin(headers)
-        if self._rates is not None and path not in _OPERATION:
+        if self._rates is not None and path not in _OPERATION and not path.startswith(_FREE):
             wait = self._rates.take(caller, time.monotonic())
             if wait:
                 raise RefusedError(

@@ -94,7 +94,9 @@ def _table(shares: tuple[tuple[str, float], ...]) -> Weighted[str]:
     return Weighted(positive)
 
 
-def problem_at(seed: int, index: int, split: str, families: Mapping[str, float] | None = None) -> Problem:
+def problem_at(
+    seed: int, index: int, split: str, families: Mapping[str, float] | None = None, *, tidy: bool = False
+) -> Problem:
     """Make one problem of a sequence.
 
     Args:
@@ -102,6 +104,7 @@ def problem_at(seed: int, index: int, split: str, families: Mapping[str, float] 
         index: The place in it; any place costs the same.
         split: "train" or "test".
         families: How often each family comes up, in any unit; by default a mix of all.
+        tidy: Word the question for a reader: the same mathematics, without the habits of people who type.
 
     Returns:
         The problem, the same for the same arguments on every platform and Python version.
@@ -112,7 +115,7 @@ def problem_at(seed: int, index: int, split: str, families: Mapping[str, float] 
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}: choose train or test")
     table = _table(tuple((_SHARES if families is None else families).items()))
-    dice = Dice(split, seed, index)
+    dice = Dice(split, seed, index, tidy=tidy)
     family = table.draw(dice)
     draft = _DRAFTS[family]
     while split_of((drawn := draft(dice)).key) != split:

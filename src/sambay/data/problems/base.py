@@ -23,11 +23,17 @@ _MASK = (1 << 64) - 1
 
 
 class Dice:
-    """A small deterministic source of chance: SplitMix64, seeded with a hash of anything printable."""
+    """A small deterministic source of chance: SplitMix64, seeded with a hash of anything printable.
 
-    __slots__ = ("_state",)
+    Args:
+        seeds: Name the sequence.
+        tidy: Whether what is written with them is for a reader: without the habits of people who type.
+    """
 
-    def __init__(self, *seeds: int | str) -> None:
+    __slots__ = ("_state", "tidy")
+
+    def __init__(self, *seeds: int | str, tidy: bool = False) -> None:
+        self.tidy = tidy
         digest = hashlib.blake2b(repr(seeds).encode(), digest_size=8).digest()
         self._state = int.from_bytes(digest, "big")
 
@@ -53,6 +59,10 @@ class Dice:
     def chance(self, probability: float) -> bool:
         """Return True with the given probability."""
         return self.unit() < probability
+
+    def habit(self, probability: float) -> bool:
+        """Return True with the given probability, never if the text shall be tidy; the dice move alike."""
+        return self.chance(probability) and not self.tidy
 
     def pick(self, items: Sequence[T]) -> T:
         """Return one of the items, each as likely as the others."""

@@ -229,9 +229,9 @@ def told(dice: Dice, text: str, slots: dict[str, object]) -> str:
     if dice.chance(0.2):
         text = _in_words(dice, text)
     text = re.sub(r"(^|[.?!] )([a-z])", lambda start: start[1] + start[2].upper(), text)
-    if dice.chance(0.08):
+    if dice.habit(0.08):
         text = re.sub(r"\bi\b", dice.pick(("i", "I")), text.lower())
-    return text.rstrip("?.") if dice.chance(0.08) else text
+    return text.rstrip("?.") if dice.habit(0.08) else text
 
 
 def _agreed(verb: str, am: bool) -> str:

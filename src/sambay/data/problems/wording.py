@@ -77,18 +77,18 @@ def finish(dice: Dice, question: str, plain: bool = False) -> str:
     """
     if not plain:
         first = question.split(" ", 1)[0].rstrip(":")
-        if first in _IMPERATIVES and dice.chance(0.12):
+        if first in _IMPERATIVES and dice.habit(0.12):
             question = f"Please {question[0].lower()}{question[1:]}"
-        elif dice.chance(0.25):
+        elif dice.habit(0.25):
             question = question[0].lower() + question[1:]
-        if question[-1] in ".?" and dice.chance(0.3):
+        if question[-1] in ".?" and dice.habit(0.3):
             question = question[:-1].rstrip(" .")
     else:
-        if dice.chance(0.06):
+        if dice.habit(0.06):
             question = question.lower()
-        if question[-1] in ".?" and dice.chance(0.08):
+        if question[-1] in ".?" and dice.habit(0.08):
             question = question[:-1]
-    if dice.chance(_INSTRUCTION_SHARE):
+    if dice.habit(_INSTRUCTION_SHARE):
         return INSTRUCTION + question
     return question
 
@@ -105,11 +105,13 @@ def typed(dice: Dice, expression: str, letters: bool = False) -> str:
         The expression with other signs and perhaps without spaces.
     """
     if "×" in expression:
-        expression = expression.replace("×", dice.pick("**×××" if letters else "**×××x"))
+        sign = dice.pick("**×××" if letters else "**×××x")
+        expression = expression if dice.tidy else expression.replace("×", sign)
     # Beside fractions a "/" for the division could not be read.
     if "÷" in expression and "/" not in expression:
-        expression = expression.replace("÷", dice.pick("÷÷/"))
-    if dice.chance(0.35):
+        sign = dice.pick("÷÷/")
+        expression = expression if dice.tidy else expression.replace("÷", sign)
+    if dice.habit(0.35):
         expression = re.sub(r" ?([-+*×÷/=x]) ?", r"\1", expression)
     return expression
 
@@ -180,6 +182,8 @@ def as_typed(dice: Dice, question: str) -> str:
     Returns:
         The question with the same meaning.
     """
+    if dice.tidy:
+        return question.replace("**", "^")
     head = INSTRUCTION if question.startswith(INSTRUCTION) else ""
     text = question[len(head) :]
     if re.search(r"\d{4}", text) and dice.chance(0.25):

@@ -1,0 +1,137 @@
+"""The process in which mathematics that strangers typed is computed: sympy and math-verify, nothing of the house.
+
+One request a line on the standard input, one reply a line on the standard output. Each has a budget of processor time
+and the process one of memory, both kept by the system: what is too hard ends the process, and `judge` starts another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import sys
+from typing import Any
+
+import math_verify
+import sympy
+from math_verify import LatexExtractionConfig
+
+__all__ = ["answer", "main"]
+
+_CONFIG = [LatexExtractionConfig()]
+
+
+def _load(latex: str) -> Any:  # noqa: ANN401 - sympy's expressions, relations and sets have no common type
+    """The expression, or None where math-verify cannot read it."""
+    # The time is limited from outside: its own timeout would need the alarm of this process.
+    found = math_verify.parse(f"${latex}$", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
+    return found[0] if found and not isinstance(found[0], str) else None
+
+
+def _value(expression: Any) -> str | float | None:  # noqa: ANN401
+    """Return "3/4" for a rational number, a float for another real one, "undefined", or None for what is no number."""
+    if not isinstance(expression, sympy.Expr) or expression.free_symbols:
+        return None
+    done = expression.doit()
+    if done.has(sympy.nan, sympy.zoo, sympy.oo):
+        return "undefined"
+    if not done.is_Rational:
+        done = sympy.nsimplify(done) if done.has(sympy.Float) else sympy.simplify(done)
+    if done.is_Rational:
+        return f"{done.p}/{done.q}"
+    return float(done.evalf(15)) if done.is_real else None
+
+
+def _equal(expected: Any, given: Any) -> bool:  # noqa: ANN401
+    if expected is None or given is None or "undefined" in (_value(expected), _value(given)):
+        return False
+    return bool(math_verify.verify(expected, given, timeout_seconds=None))
+
+
+def _compare(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    out = []
+    for expected, given in pairs:
+        a, b = _load(expected), _load(given)
+        out.append({"equal": _equal(a, b), "expected": _value(a), "given": _value(b), "read": b is not None})
+    return out
+
+
+def _statement(sides: list[str]) -> dict[str, Any]:
+    """What is to be known of one line "a = b = c"."""
+    expressions = [_load(side) for side in sides]
+    if any(not isinstance(one, sympy.Expr) for one in expressions):
+        return {"read": False}
+    values = [_value(one) for one in expressions]
+    differences = [sympy.simplify(a.doit() - b.doit()) for a, b in itertools.pairwise(expressions)]
+    broken = next((at for at, one in enumerate(differences) if one != 0), None)
+    unknowns = sorted({str(symbol) for one in differences for symbol in one.free_symbols})
+    return {"read": True, "values": values, "broken": broken, "unknowns": unknowns}
+
+
+def _solutions(sides: list[str]) -> dict[str, Any]:
+    """The real solutions of an equation in one unknown."""
+    left, right = (_load(side) for side in sides)
+    difference = sympy.simplify(left.doit() - right.doit())
+    symbols = sorted(difference.free_symbols, key=str)
+    if not symbols:
+        return {"all": difference == 0, "solutions": []}
+    if len(symbols) > 1:
+        return {"unsolved": True}
+    found = sympy.solveset(difference, symbols[0], sympy.S.Reals)
+    if not isinstance(found, sympy.FiniteSet) and found is not sympy.S.EmptySet:
+        return {"unsolved": True}
+    return {"all": False, "solutions": sorted(str(_value(one) or one) for one in found)}
+
+
+def answer(request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Answer one request."""
+    (kind, content), *_ = request.items()
+    if kind == "compare":
+        return _compare(content)
+    if kind == "statement":
+        return _statement(content)
+    assert kind == "solutions"
+    return _solutions(content)
+
+
+def _limit(memory: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows: `judge` keeps to the time on the wall instead
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _allow(seconds: int) -> None:
+    """From now on so many seconds of processor time; then the system ends this process, in whatever code it is."""
+    try:
+        import resource
+    except ImportError:
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + seconds + 1, hard))
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    seconds, memory = int(sys.argv[1]), int(sys.argv[2])
+    logging.disable()
+    _compare([("1", "1")])  # the parser is built at its first use
+    _limit(memory)
+    print('"ready"', flush=True)
+    for line in sys.stdin:
+        _allow(seconds)
+        try:
+            reply = {"reply": answer(json.loads(line))}
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever sympy raises at what strangers typed: the reply says so
+            reply = {"failed": type(error).__name__}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()
