@@ -89,7 +89,7 @@ def requests(paths, seed):
     """
     dice = random.Random(seed)
     kinds = [
-        (_broken_json, 8), (_deep, 3), (_numbers, 8), (_junk_fields, 20), (_structures, 4), (_huge, 2), (_claims, 3),
+        (_broken_json, 8), (_deep, 3), (_numbers, 8), (_junk_fields, 20), (_structures, 4), (_huge, 1), (_claims, 3),
         (_targets, 8), (_heads, 10), (_pipelines, 4), (_chunks, 8), (_no_http, 6), (_vanishing, 10), (_slow, 1),
         (_many, 5),
     ]  # fmt: skip
