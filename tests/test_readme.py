@@ -65,7 +65,7 @@ def test_the_shell_examples_run():
 
 def test_every_command_that_is_named_exists():
     named = set(re.findall(r"^sambay (\w+)", README, re.MULTILINE))
-    assert named == {"chat", "generate", "batch", "assess", "info", "train", "eval", "quantize", "bench"}
+    assert named == {"chat", "generate", "batch", "serve", "assess", "info", "train", "eval", "quantize", "bench"}
     for name in named:
         assert run("-m", "sambay", name, "--help").returncode == 0
 

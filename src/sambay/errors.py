@@ -14,6 +14,7 @@ __all__ = [
     "ContextError",
     "MissingExtraError",
     "ModelNotFoundError",
+    "NotFoundError",
     "PromptError",
     "SambaYError",
     "SamplingError",
@@ -68,7 +69,11 @@ class BodyError(SambaYError):
         self.param = param
 
 
-class ModelNotFoundError(SambaYError):
+class NotFoundError(SambaYError):
+    """A request for something that is not there, or not any more."""
+
+
+class ModelNotFoundError(NotFoundError):
     """A request for a model that is not served."""
 
 

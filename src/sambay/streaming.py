@@ -25,6 +25,7 @@ __all__ = [
     "WindowStream",
     "spelled_bytes",
     "split_thinking",
+    "undecided_from",
 ]
 
 
@@ -149,7 +150,7 @@ class StopMatcher:
         if self.matched is not None:
             return ""
         text = self._held + text
-        undecided = len(text) if final else _undecided_from(text, self._stops)
+        undecided = len(text) if final else undecided_from(text, self._stops)
         match = self._pattern.search(text)
         if match is None or match.start() >= undecided:
             self._held = text[undecided:]
@@ -210,7 +211,7 @@ class ThinkingSplitter:
             pieces += self._piece(before)
             self._kind = "reasoning" if self._tags else "answer"
             self._after_tag = True
-        undecided = _undecided_from(text, self._tags[:1])
+        undecided = undecided_from(text, self._tags[:1])
         self._held = text[undecided:]
         return pieces + self._piece(text[:undecided])
 
@@ -239,9 +240,11 @@ def split_thinking(text: str, started_open: bool = False) -> tuple[str, str]:
     return reasoning, "".join(piece.text for piece in pieces if piece.kind == "answer")
 
 
-def _undecided_from(text: str, wanted: Sequence[str]) -> int:
+def undecided_from(text: str, wanted: Sequence[str]) -> int:
     """The first place from which `text` is only the beginning of one of `wanted`, or its length."""
-    longest = max(map(len, wanted), default=1)
+    if not wanted:
+        return len(text)
+    longest = max(map(len, wanted))
     for start in range(max(0, len(text) - longest + 1), len(text)):
         rest = text[start:]
         if any(len(one) > len(rest) and one.startswith(rest) for one in wanted):

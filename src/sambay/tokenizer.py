@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import jinja2
-from jinja2 import ext, nodes, parser, sandbox
+from jinja2 import ext, meta, nodes, parser, sandbox
 from tokenizers import Tokenizer as Backend
 
-from sambay.errors import CheckpointError, PromptError
+from sambay.errors import CheckpointError, ContextError, PromptError
 from sambay.files import atomic_write
 from sambay.streaming import ByteLevelStream, StreamDecoder, WindowStream, spelled_bytes
 
@@ -73,6 +73,7 @@ class Tokenizer:
         longest_first = sorted((token.content for token in self._special.values()), key=len, reverse=True)
         self._special_text = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._decoder_steps = _decoder_steps(backend)
+        self._most: tuple[int, int] | None = None
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Tokenizer:
@@ -148,6 +149,21 @@ class Tokenizer:
         """Whether conversations can be rendered."""
         return "default" in self._templates
 
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the chat template, if there is one."""
+        return self._templates.get("default")
+
+    @functools.cached_property
+    def renders_tools(self) -> bool:
+        """Whether the chat template itself writes what it is given as `tools`."""
+        if not self.has_chat_template:
+            return False
+        try:
+            return "tools" in meta.find_undeclared_variables(_environment().parse(self._template([{}])))
+        except jinja2.TemplateError:  # `render_chat` says what is wrong with it
+            return False
+
     def token_id(self, token: str) -> int | None:
         """The id of one token by its exact text in the vocabulary, or None if it has no such token."""
         return self._backend.token_to_id(token)
@@ -180,8 +196,28 @@ class Tokenizer:
 
         Raises:
             PromptError: `text` is not a string or has a lone surrogate, which UTF-8 cannot express.
+            ContextError: it is longer than `refuse_beyond` allows.
         """
+        if isinstance(text, str):
+            self._check_length(len(text))
         return list(self._encode(self._backend, text, add_special_tokens).ids)
+
+    def refuse_beyond(self, tokens: int) -> None:
+        """Refuse texts that are certainly longer than so many tokens: making tokens of them takes 200 times their size.
+
+        Args:
+            tokens: the longest text that is wanted.
+        """
+        # Elsewhere a single token can stand for any number of characters: an unknown word, or spaces made one.
+        if self._decoder_steps == ["ByteLevel"] and self._backend.normalizer is None:
+            self._most = (tokens, tokens * max(map(len, self.vocabulary)))
+
+    def _check_length(self, length: int) -> None:
+        if self._most is not None and length > self._most[1]:
+            raise ContextError(
+                f"the prompt has {length} characters, more than {self._most[0]} tokens can say, which the context "
+                "holds: shorten the prompt"
+            )
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Turn token ids into text: nothing for ids outside the vocabulary, U+FFFD for invalid UTF-8.
@@ -276,6 +312,7 @@ class Tokenizer:
 
     def _encode_hidden(self, text: str, shown: Mapping[int, str]) -> list[int]:
         """Encode a rendering in which the characters of `shown` stand for text not to be recognised."""
+        self._check_length(len(text))
         found = self._encode(self._backend, text, False)
         ids: list[int] = []
         span: list[int] = []  # the ids since the last control token
@@ -432,7 +469,12 @@ class _GenerationBlock(ext.Extension):
 
 @functools.lru_cache(maxsize=16)
 def _compile_template(source: str) -> jinja2.Template:
-    """Compile a chat template in the environment that templates are written for, which is transformers'."""
+    return _environment().from_string(source)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """The environment that chat templates are written for, which is transformers'."""
     environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, ext.loopcontrols]
     )
@@ -448,7 +490,7 @@ def _compile_template(source: str) -> jinja2.Template:
 
     environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
     environment.filters["tojson"] = tojson
-    return environment.from_string(source)
+    return environment
 
 
 def _inline_templates(config: Mapping[str, Any]) -> dict[str, str]:

@@ -63,6 +63,10 @@ def test_a_chat():
     assert chat(enable_thinking=True).template == {"enable_thinking": True}
     assert chat(chat_template_kwargs={"x": 1}, enable_thinking=False).template == {"x": 1, "enable_thinking": False}
     assert chat(stream=True, stream_options={"include_usage": True}).include_usage
+    assert chat(reasoning_effort="low").sampling == {"max_thinking_tokens": 1024, "max_tokens": 5120}
+    assert chat(reasoning_effort="high", max_tokens=50).sampling["max_tokens"] == 50
+    assert chat(reasoning_effort="max").sampling == {"max_tokens": None}
+    assert chat(reasoning_effort="low", enable_thinking=False).template == {"enable_thinking": False}
     assert chat(tools=[], tool_choice="none", n=1, parallel_tool_calls=True).sampling == {"n": 1}
 
 
@@ -114,10 +118,12 @@ def test_structures(read, fields, expected):
         (CHAT, {"messages": HELLO, "temprature": 1}, "temprature", "field 'temprature', which is not known"),
         (CHAT, {"messages": HELLO, "top_logprobs": 2}, "top_logprobs", "it needs logprobs to be true"),
         (CHAT, {"messages": HELLO, "logprobs": 2}, "logprobs", "logprobs is 2: it must be true or false"),
-        (CHAT, {"messages": HELLO, "tools": [{"type": "function"}]}, "tools", "not read yet"),
-        (CHAT, {"messages": HELLO, "tool_choice": "required"}, "tool_choice", "not read yet"),
+        (CHAT, {"messages": HELLO, "tools": [{"type": "function"}]}, "tools", "and a function"),
+        (CHAT, {"messages": HELLO, "tool_choice": "required"}, "tool_choice", "there are no tools"),
+        (CHAT, {"messages": HELLO, "tool_choice": "maybe"}, "tool_choice", "none, auto, required, or name a function"),
+        (CHAT, {"messages": HELLO, "functions": [{"name": "f"}]}, "functions", "give tools instead"),
         (CHAT, {"messages": HELLO, "modalities": ["audio"]}, "modalities", "the answer is text"),
-        (CHAT, {"messages": HELLO, "reasoning_effort": "high"}, "reasoning_effort", "max_thinking_tokens"),
+        (CHAT, {"messages": HELLO, "reasoning_effort": "much"}, "reasoning_effort", "one of none, minimal, low"),
         (CHAT, {"messages": HELLO, "max_completion_tokens": True}, "max_completion_tokens", "must be an integer"),
         (CHAT, {"messages": HELLO, "stream": 1}, "stream", "it must be true or false"),
         (CHAT, {"messages": HELLO, "ignore_eos": "no"}, "ignore_eos", "it must be true or false"),

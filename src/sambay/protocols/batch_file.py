@@ -18,12 +18,11 @@ from typing import Any, BinaryIO
 
 from sambay.engine import LLM, RequestOutput
 from sambay.errors import BodyError, MissingExtraError, PromptError
+from sambay.protocols.body import ChatBody, Json
 from sambay.protocols.openai import (
     CHAT,
     COMPLETIONS,
-    ChatBody,
     CompletionBody,
-    Json,
     chat_response,
     completion_response,
     error_body,
@@ -296,7 +295,7 @@ def _finish(llm: LLM, answers: Answers, one: _Running, model: str, report: Repor
     tokenizer, body = llm.get_tokenizer(), one.body
     if isinstance(body, ChatBody):
         top = body.sampling.get("logprobs") or 0
-        response = chat_response(one.outputs[0], tokenizer, model, top_logprobs=top)
+        response = chat_response(one.outputs[0], tokenizer, model, top_logprobs=top, tools=body.tools)
     else:
         response = completion_response(one.outputs, tokenizer, model, echo=body.echo)
     answers.write(_answer(one.custom_id, 200, response))

@@ -11,33 +11,33 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
 
 from sambay.engine import Logprob, RequestOutput, StructuredOutputsParams
-from sambay.errors import BodyError, ContextError, ModelNotFoundError, SambaYError
+from sambay.errors import BodyError, ContextError, ModelNotFoundError, NotFoundError, SambaYError
+from sambay.protocols.body import Body, ChatBody, Fields, Json, read_effort, read_format
+from sambay.protocols.tools import Function, Part, Tools, parts_of
 from sambay.tokenizer import Tokenizer
 
 __all__ = [
     "CHAT",
     "COMPLETIONS",
-    "ChatBody",
     "CompletionBody",
-    "Json",
     "chat_logprobs",
     "chat_response",
     "completion_logprobs",
     "completion_response",
     "envelope",
     "error_body",
+    "finish_reason",
     "read_body",
+    "read_choice",
     "status_of",
+    "tool_call",
     "usage",
 ]
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-
-Json: TypeAlias = dict[str, Any]
 
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "n",
@@ -50,45 +50,6 @@ _FLAGS = ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens")
 
 _WITHOUT_EFFECT = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 """Fields that say nothing about what is generated."""
-
-
-@dataclass(frozen=True)
-class Body:
-    """What both kinds of body have.
-
-    Attributes:
-        sampling: fields of `SamplingParams` that were given.
-        model: the name of the model that is to answer; None leaves the choice.
-        stream: whether the answer is to come in pieces.
-        include_usage: whether the last piece is to say what was used.
-    """
-
-    sampling: Json = field(default_factory=dict)
-    model: str | None = None
-    stream: bool = False
-    include_usage: bool = False
-
-
-@dataclass(frozen=True)
-class ChatBody(Body):
-    """A chat to be answered.
-
-    Attributes:
-        messages: as the chat template takes them.
-        template: further variables of the chat template.
-    """
-
-    messages: Sequence[Any] = ()
-    template: Json = field(default_factory=dict)
-
-    def prompts(self, tokenizer: Tokenizer) -> list[tuple[str | None, list[int]]]:
-        """The prompt as text and as tokens, one.
-
-        Raises:
-            PromptError: the messages are malformed, or the template refuses them.
-        """
-        text = tokenizer.render_chat(self.messages, **self.template)
-        return [(text, tokenizer.encode_chat(self.messages, **self.template))]
 
 
 @dataclass(frozen=True)
@@ -123,42 +84,19 @@ def read_body(url: str, body: object) -> ChatBody | CompletionBody:
         BodyError: a field is missing, not known, of the wrong type, or cannot be done. What `SamplingParams` checks is
             not checked here.
     """
-    if not isinstance(body, Mapping):
-        raise BodyError(f"the body must be a JSON object, not {body!r:.99}", None)
-    fields = _Fields({name: value for name, value in body.items() if value is not None})
+    fields = _Fields(body, _WITHOUT_EFFECT)
     found = _read_chat(fields) if url == CHAT else _read_completion(fields)
     fields.refuse_the_rest()
     return found
 
 
-class _Fields:
-    """The fields of a body, each to be taken once."""
-
-    def __init__(self, values: Json) -> None:
-        self._values = values
-
-    def take(self, name: str, kind: type | tuple[type, ...], what: str, default: Any = None) -> Any:  # noqa: ANN401 - JSON
-        """A field, checked to be of a type."""
-        value = self._values.pop(name, default)
-        fits = isinstance(value, kind) and (not isinstance(value, bool) or kind is bool)
-        if value is not default and not fits:
-            raise BodyError(f"{name} is {value!r:.99}: it must be {what}", name)
-        return value
-
-    def flag(self, name: str) -> bool:
-        """A field that is true or false, false if it is not there."""
-        return bool(self.take(name, bool, "true or false", False))
-
-    def only(self, name: str, allowed: Sequence[object], why: str) -> None:
-        """A field that is taken only with values that change nothing."""
-        value = self._values.pop(name, allowed[0])
-        if not any(value == one and type(value) is type(one) for one in allowed):
-            raise BodyError(f"{name} is {value!r:.99}: {why}", name)
+class _Fields(Fields):
+    """The fields that chats and completions share."""
 
     def sampling(self) -> Json:
         """The fields of `SamplingParams` that both kinds of body have."""
-        found = {name: self._values.pop(name) for name in _SAMPLING if name in self._values}
-        found |= {name: self.flag(name) for name in _FLAGS if name in self._values}
+        found = self.given(_SAMPLING)
+        found |= {name: self.flag(name) for name in _FLAGS if name in self}
         bias = self.take("logit_bias", Mapping, "an object of token ids and numbers")
         if bias is not None:
             found["logit_bias"] = {_token_id(token): value for token, value in bias.items()}
@@ -171,28 +109,16 @@ class _Fields:
         """What the answer must be, in OpenAI's words or in vLLM's."""
         asked = self.take("response_format", Mapping, 'an object with a type, such as {"type": "json_object"}')
         given = self.take("structured_outputs", Mapping, "an object with one of json, regex, choice, grammar")
-        if given is not None:
-            if asked is not None and asked.get("type") != "text":
-                raise BodyError("response_format and structured_outputs: give one of them", "response_format")
-            try:
-                return StructuredOutputsParams(**given)
-            except TypeError:
-                known = StructuredOutputsParams.__dataclass_fields__
-                wrong = next(name for name in given if name not in known)
-                raise BodyError(f"structured_outputs has no {wrong!r}: it has {', '.join(known)}", wrong) from None
-        kind = None if asked is None else asked.get("type")
-        if asked is None or kind == "text":
-            return None
-        if kind == "json_object":
-            return StructuredOutputsParams(json_object=True)
-        schema = asked.get("json_schema")
-        if kind != "json_schema" or not isinstance(schema, Mapping):
-            raise BodyError(
-                f"response_format is {dict(asked)!r:.99}: its type must be text, json_object, or json_schema with a "
-                "json_schema",
-                "response_format",
-            )
-        return StructuredOutputsParams(json=schema.get("schema") or {})
+        if given is None:
+            return None if asked is None else read_format(asked, "response_format", "json_schema")
+        if asked is not None and asked.get("type") != "text":
+            raise BodyError("response_format and structured_outputs: give one of them", "response_format")
+        try:
+            return StructuredOutputsParams(**given)
+        except TypeError:
+            known = StructuredOutputsParams.__dataclass_fields__
+            wrong = next(name for name in given if name not in known)
+            raise BodyError(f"structured_outputs has no {wrong!r}: it has {', '.join(known)}", wrong) from None
 
     def common(self) -> Json:
         """The fields of `Body`, but for the sampling."""
@@ -203,21 +129,72 @@ class _Fields:
             "include_usage": bool(options.get("include_usage")),
         }
 
-    def refuse_the_rest(self) -> None:
-        """All that is to be taken has been: what is left is not known."""
-        for name in self._values:
-            if name not in _WITHOUT_EFFECT:
-                raise BodyError(f"the body has the field {name!r}, which is not known here: leave it out", name)
+    def tools(self) -> Tools | None:
+        """What the model may call, and whether it must."""
+        given = self.take("tools", list, "a list of tools", [])
+        choice = self.take("tool_choice", (str, Mapping), "none, auto, required, or a function", "auto")
+        parallel = self.flag("parallel_tool_calls", True)
+        self.only("functions", [[]], "give tools instead")
+        self.only("function_call", ["none", "auto"], "give tool_choice instead")
+        functions = []
+        for index, one in enumerate(given):
+            where = f"tools[{index}]"
+            function = one.get("function") if isinstance(one, Mapping) and one.get("type") == "function" else None
+            if not isinstance(function, Mapping):
+                raise BodyError(f"{where} is {one!r:.99}: it must have the type function, and a function", "tools")
+            functions.append(Function.read(function, where))
+        return read_choice(functions, choice, parallel=parallel, nested="function")
+
+
+def read_choice(
+    functions: Sequence[Function], choice: object, *, parallel: bool, nested: str | None = None
+) -> Tools | None:
+    """The tools of a request, with a `tool_choice` in OpenAI's words.
+
+    Args:
+        functions: those that were given.
+        choice: none, auto, required, an object that names a function, or one with the type allowed_tools.
+        parallel: whether several calls may come in one answer.
+        nested: the name of the field of such objects that holds the name, None if they do.
+
+    Raises:
+        BodyError: it is none of them, or names what is not there.
+    """
+    only = None
+    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
+        allowed = choice if nested is None else choice.get("allowed_tools")
+        names = [
+            _named(one, nested) for one in (allowed.get("tools") or [] if isinstance(allowed, Mapping) else [])
+        ]  # fmt: skip
+        missing = [name for name in names if name not in [one.name for one in functions]]
+        if not names or missing or not isinstance(allowed, Mapping):
+            raise BodyError(f"tool_choice is {dict(choice)!r:.200}: it must allow functions among tools", "tool_choice")
+        functions = [one for one in functions if one.name in names]
+        choice = allowed.get("mode", "auto")
+    elif isinstance(choice, Mapping) and choice.get("type") == "function":
+        only, choice = _named(choice, nested), "required"
+    if choice not in ("auto", "none", "required"):
+        raise BodyError(
+            f"tool_choice is {choice!r:.99}: it must be none, auto, required, or name a function", "tool_choice"
+        )
+    if only is not None and not functions:
+        raise BodyError(f"tool_choice is {only!r:.99}, but there are no tools: give some", "tool_choice")
+    if not functions and choice != "required":
+        return None
+    return Tools(tuple(functions), choice, only, parallel)
+
+
+def _named(one: object, nested: str | None) -> str:
+    """The name in an object that names a function."""
+    holder = one.get(nested) if nested is not None and isinstance(one, Mapping) else one
+    return str(holder.get("name")) if isinstance(holder, Mapping) else ""
 
 
 def _read_chat(fields: _Fields) -> ChatBody:
     messages = fields.take("messages", list, "a list of messages")
     if not messages:
         raise BodyError("messages must be a list of at least one message", "messages")
-    tools = "a model's calls of tools are not read yet: leave it out"
-    for name, allowed in (("tools", [[]]), ("functions", [[]]), ("tool_choice", ["none", "auto"])):
-        fields.only(name, allowed, tools)
-    fields.only("parallel_tool_calls", [True, False], tools)
+    tools = fields.tools()
     fields.only("modalities", [["text"]], "the answer is text")
     fields.only("add_generation_prompt", [True], "the answer is a turn of its own")
     template = dict(fields.take("chat_template_kwargs", Mapping, "an object of template variables", {}))
@@ -229,24 +206,23 @@ def _read_chat(fields: _Fields) -> ChatBody:
         )
     thinking = fields.take("enable_thinking", bool, "true or false")
     effort = fields.take("reasoning_effort", str, "a string")
-    if effort not in (None, "none"):
-        raise BodyError(
-            f"reasoning_effort is {effort!r:.99}: give none, or a number of tokens as max_thinking_tokens",
-            "reasoning_effort",
-        )
-    if thinking is not None or effort is not None:
-        template["enable_thinking"] = effort is None and thinking
     longest = fields.take("max_completion_tokens", int, "an integer")
     sampling = fields.sampling()
     if longest is not None:
         sampling["max_tokens"] = longest
+    if effort is not None:
+        template |= read_effort(effort, "reasoning_effort", sampling)
+    if thinking is not None:
+        template["enable_thinking"] = thinking and template.get("enable_thinking", True)
+    if tools is not None:
+        tools.hold(sampling)
     wanted = fields.flag("logprobs")
     top = fields.take("top_logprobs", int, "an integer")
     if top is not None and not wanted:
         raise BodyError(f"top_logprobs is {top}: it needs logprobs to be true", "top_logprobs")
     if wanted:
         sampling["logprobs"] = top or 0
-    return ChatBody(sampling, **fields.common(), messages=messages, template=template)
+    return ChatBody(sampling, **fields.common(), messages=messages, template=template, tools=tools)
 
 
 def _read_completion(fields: _Fields) -> CompletionBody:
@@ -277,7 +253,9 @@ def _token_id(token: str) -> int | str:
     return int(token) if token.isascii() and token.isdigit() else token
 
 
-def chat_response(output: RequestOutput, tokenizer: Tokenizer, model: str, *, top_logprobs: int = 0) -> Json:
+def chat_response(
+    output: RequestOutput, tokenizer: Tokenizer, model: str, *, top_logprobs: int = 0, tools: Tools | None = None
+) -> Json:
     """The body of an answered chat.
 
     Args:
@@ -285,19 +263,39 @@ def chat_response(output: RequestOutput, tokenizer: Tokenizer, model: str, *, to
         tokenizer: of the model.
         model: the name to be given.
         top_logprobs: how many alternatives for each token, if log-probabilities were asked for.
+        tools: what the model might call.
     """
     choices = []
     for one in output.outputs:
         content = None
         if one.logprobs is not None:
             content = {"content": chat_logprobs(one.token_ids, one.logprobs, tokenizer, top_logprobs)}
-        message = {"role": "assistant", "content": one.answer, "refusal": None}
+        parts = parts_of(one, tools)
+        text = "".join(part.text for part in parts if part.kind == "answer")
+        calls = [tool_call(part) for part in parts if part.kind == "call"]
+        message: Json = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
         if one.reasoning:
             message["reasoning_content"] = one.reasoning
-        choices.append(
-            {"index": one.index, "message": message, "logprobs": content, "finish_reason": one.finish_reason}
-        )
+        if calls:
+            message["tool_calls"] = calls
+        reason = finish_reason(one.finish_reason, called=bool(calls))
+        choices.append({"index": one.index, "message": message, "logprobs": content, "finish_reason": reason})
     return _response("chatcmpl", "chat.completion", model, choices, [output])
+
+
+def finish_reason(reason: str | None, *, called: bool) -> str | None:
+    """Why a choice of a chat ended, in OpenAI's words.
+
+    Args:
+        reason: in the engine's.
+        called: whether the model called a function.
+    """
+    return "tool_calls" if called and reason == "stop" else reason
+
+
+def tool_call(part: Part) -> Json:
+    """A call as OpenAI's messages have it."""
+    return {"id": f"call_{part.id}", "type": "function", "function": {"name": part.name, "arguments": part.text}}
 
 
 def completion_response(
@@ -415,7 +413,7 @@ def completion_logprobs(
 
 def status_of(error: Exception) -> int:
     """The HTTP status of what went wrong: 400 for what a request asks for, 500 for what is not its doing."""
-    if isinstance(error, ModelNotFoundError):
+    if isinstance(error, NotFoundError):
         return 404
     # The base class itself is raised for numbers that overflow, and for our mistakes.
     return 400 if isinstance(error, SambaYError) and type(error) is not SambaYError else 500

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sambay.engine import Logprob, RequestOutput, StreamEvent
-from sambay.protocols.openai import Json, chat_logprobs, completion_logprobs, envelope, usage
+from sambay.protocols.body import Json
+from sambay.protocols.openai import chat_logprobs, completion_logprobs, envelope, finish_reason, tool_call, usage
+from sambay.protocols.tools import Part, Tools, TurnReader
 from sambay.tokenizer import Tokenizer
 
 __all__ = ["ChatChunks", "CompletionChunks"]
@@ -63,18 +65,31 @@ class _Chunks:
 
 
 class ChatChunks(_Chunks):
-    """The chunks of a chat, thinking and answer apart.
+    """The chunks of a chat, thinking, answer and calls apart.
+
+    A call comes in two chunks, once it is whole: its name, and then its arguments.
 
     Args:
         tokenizer: of the model.
         model: the name to be given.
         top_logprobs: how many alternatives for each token, if log-probabilities were asked for.
         include_usage: whether the last chunk says what was used.
+        tools: what the model may call.
     """
 
-    def __init__(self, tokenizer: Tokenizer, model: str, *, top_logprobs: int = 0, include_usage: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        model: str,
+        *,
+        top_logprobs: int = 0,
+        include_usage: bool = False,
+        tools: Tools | None = None,
+    ) -> None:
         super().__init__(envelope("chatcmpl", "chat.completion.chunk", model), include_usage)
-        self._tokenizer, self._top = tokenizer, top_logprobs
+        self._tokenizer, self._top, self._tools = tokenizer, top_logprobs, tools
+        self._turns: dict[int, TurnReader] = {}
+        self._calls: dict[int, int] = {}
 
     def push(self, event: StreamEvent) -> list[Json]:
         """The chunks of an event, often one, sometimes none."""
@@ -82,14 +97,31 @@ class ChatChunks(_Chunks):
         choice = self._choices.get(event.index)
         if choice is None:
             choice = self._choices[event.index] = _Choice()
+            self._turns[event.index], self._calls[event.index] = TurnReader(self._tools), 0
             out.append(self._delta(event.index, {"role": "assistant", "content": ""}))
         choice.note(event)
-        for piece in event.pieces:
-            name = "reasoning_content" if piece.kind == "reasoning" else "content"
-            out.append(self._delta(event.index, {name: piece.text}, self._logprobs(choice)))
+        turn = self._turns[event.index]
+        for part in turn.push(event):
+            if part.kind == "call":
+                out += self._call(event.index, part, choice)
+            else:
+                name = "reasoning_content" if part.kind == "reasoning" else "content"
+                out.append(self._delta(event.index, {name: part.text}, self._logprobs(choice)))
         if event.finish_reason:
-            out.append(self._delta(event.index, {}, self._logprobs(choice), event.finish_reason))
+            reason = finish_reason(event.finish_reason, called=turn.called)
+            out.append(self._delta(event.index, {}, self._logprobs(choice), reason))
         return out
+
+    def _call(self, index: int, part: Part, choice: _Choice) -> list[Json]:
+        number = self._calls[index]
+        self._calls[index] += 1
+        begin = tool_call(part)
+        begin["function"] = begin["function"] | {"arguments": ""}
+        rest = {"index": number, "function": {"arguments": part.text}}
+        return [
+            self._delta(index, {"tool_calls": [{"index": number, **begin}]}, self._logprobs(choice)),
+            self._delta(index, {"tool_calls": [rest]}),
+        ]
 
     def _delta(self, index: int, delta: Json, logprobs: Json | None = None, finish: str | None = None) -> Json:
         return self._chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish})

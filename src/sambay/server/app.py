@@ -13,12 +13,14 @@ from starlette.responses import Response
 
 from sambay._version import __version__
 from sambay.errors import SambaYError
+from sambay.protocols.responses import Responses
 from sambay.server import failures, page
+from sambay.server.bodies import make_readers
 from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
 from sambay.server.models import Models
 from sambay.server.observe import Observe
-from sambay.server.routes import openai, operations, tutor
+from sambay.server.routes import anthropic, ollama, openai, operations, responses, tutor
 from sambay.server.settings import Settings
 from sambay.server.tutoring import Tutoring
 
@@ -43,6 +45,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         finally:
             await app.state.tutoring.aclose()
             await models.aclose()
+            app.state.readers.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="sambay",
@@ -54,11 +57,11 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
-    app.state.tutoring = Tutoring()
+    app.state.responses, app.state.tutoring, app.state.readers = Responses(), Tutoring(), make_readers()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for module in (openai, operations, page, tutor):
+    for module in (openai, responses, ollama, anthropic, operations, page, tutor):
         app.include_router(module.router)
     # What is added last comes first.
     app.add_middleware(Gate, settings=settings, doors=doors)
@@ -66,7 +69,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )

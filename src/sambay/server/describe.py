@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CHAT", "COMPLETION", "MESSAGES", "SAMPLING", "answers", "of_body"]
+__all__ = [
+    "CHAT",
+    "COMPLETION",
+    "COUNT",
+    "GENERATE",
+    "MESSAGE",
+    "MESSAGES",
+    "OF_ANTHROPIC",
+    "OF_OLLAMA",
+    "OLLAMA_CHAT",
+    "RESPONSE",
+    "SAMPLING",
+    "answers",
+    "of_body",
+]
 
 Schema = dict[str, Any]
 
@@ -195,3 +209,100 @@ COMPLETION = of_body(
     {**SAMPLING, "logprobs": _integer(0, 1000), "echo": _FLAG, "best_of": _integer(1, 1024)},
 )
 """Of `/v1/completions`."""
+
+_OBJECT = _or_null({"type": "object"})
+_OBJECTS = _or_null({"type": "array", "items": {"type": "object"}})
+_TEXT = _or_null({"type": "string"})
+
+RESPONSE = of_body(
+    {"input": {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1}]}},
+    {
+        **{
+            name: SAMPLING[name]
+            for name in ("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "stop")
+        },
+        "instructions": _TEXT,
+        "previous_response_id": _TEXT,
+        "max_output_tokens": _integer(1),
+        "max_thinking_tokens": _integer(0),
+        "reasoning": _OBJECT,
+        "text": _OBJECT,
+        "tools": _OBJECTS,
+        "tool_choice": {},
+        "parallel_tool_calls": _FLAG,
+        "include": _or_null({"type": "array", "items": {"type": "string"}}),
+        "top_logprobs": _integer(0, 1000),
+        "store": _FLAG,
+        "metadata": _OBJECT,
+    },
+)
+"""Of `/v1/responses`."""
+
+OF_OLLAMA: Schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+"""Errors in Ollama's protocol."""
+
+_OF_BOTH: dict[str, Schema] = {
+    "model": SAMPLING["model"],
+    "stream": _FLAG,
+    "format": {"anyOf": [{"enum": ["", "json"]}, {"type": "object"}, {"type": "null"}]},
+    "options": _OBJECT,
+    "think": {"anyOf": [{"type": "boolean"}, {"type": "string"}, {"type": "null"}]},
+    "keep_alive": {},
+    "logprobs": _FLAG,
+    "top_logprobs": _integer(0, 1000),
+}
+
+OLLAMA_CHAT = of_body({}, {**_OF_BOTH, "messages": _OBJECTS, "tools": _OBJECTS, "tool_choice": {}})
+"""Of `/api/chat`."""
+
+GENERATE = of_body({}, {**_OF_BOTH, "prompt": _TEXT, "system": _TEXT, "raw": _FLAG, "context": _or_null(_TOKENS)})
+"""Of `/api/generate`."""
+
+OF_ANTHROPIC: Schema = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
+"""Errors in Anthropic's protocol."""
+
+_PROMPT: dict[str, Schema] = {
+    "model": SAMPLING["model"],
+    "system": {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "null"}]},
+    "thinking": _OBJECT,
+    "output_config": _OBJECT,
+    "tools": _OBJECTS,
+    "tool_choice": _OBJECT,
+}
+_TURNS: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": {"type": ["string", "array"]}},
+    },
+}
+
+MESSAGE = of_body(
+    {"messages": _TURNS, "max_tokens": {"type": "integer", "minimum": 1}},
+    {
+        **_PROMPT,
+        "stream": _FLAG,
+        "temperature": SAMPLING["temperature"],
+        "top_p": SAMPLING["top_p"],
+        "top_k": SAMPLING["top_k"],
+        "stop_sequences": _or_null(_TEXTS),
+        "metadata": _OBJECT,
+    },
+)
+"""Of `/v1/messages`."""
+
+COUNT = of_body({"messages": _TURNS}, _PROMPT)
+"""Of `/v1/messages/count_tokens`."""

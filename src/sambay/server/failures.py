@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sambay.errors import SambaYError
-from sambay.protocols import openai
+from sambay.protocols import anthropic, ollama, openai
 
 __all__ = ["FORMS", "JsonResponse", "RefusedError", "error_body", "failed", "status_of"]
 
@@ -58,7 +58,10 @@ class JsonResponse(Response):
         return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
 
 
-FORMS: list[tuple[str, Callable[[Exception, int], Mapping[str, Any]]]] = []
+FORMS: list[tuple[str, Callable[[Exception, int], Mapping[str, Any]]]] = [
+    ("/api/", ollama.error_body),
+    (anthropic.MESSAGES, anthropic.error_body),
+]
 """Beginnings of paths, and how errors look there; elsewhere they are OpenAI's."""
 
 

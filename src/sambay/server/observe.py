@@ -72,7 +72,7 @@ class Observe:
             self._tell(scope, status, time.perf_counter() - began, name, facts)
 
     def _dress(self, headers: MutableHeaders, name: str) -> None:
-        headers["X-Request-Id"] = name
+        headers["X-Request-Id"] = headers["Request-Id"] = name  # as Anthropic's clients look for it
         for header, value in self._headers.items():
             headers.setdefault(header, value)
         page = headers.get("content-type", "").startswith("text/html")

@@ -29,7 +29,7 @@ FILES = StaticFiles(Path(__file__).parent / "static")
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 async def index(request: Request) -> Response:
     """The page."""
     return FILES.response(request, "index.html")

@@ -1,20 +1,20 @@
-"""OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, `/v1/models`."""
+"""OpenAI's protocol: `/v1/chat/completions`, `/v1/completions`, and `/v1/models`, which is Anthropic's, too."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sambay.engine import StreamEvent
+from sambay.protocols.body import ChatBody, Json
 from sambay.protocols.openai import (
     CHAT,
     COMPLETIONS,
-    ChatBody,
     CompletionBody,
-    Json,
     chat_response,
     completion_response,
     read_body,
@@ -36,7 +36,9 @@ router = APIRouter(tags=["OpenAI"])
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     models: Models = request.app.state.models
-    return JsonResponse({"object": "list", "data": [_model(one) for one in models]})
+    data = [_model(one) for one in models]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"], "has_more": False}
+    return JsonResponse({"object": "list", "data": data, **ends})
 
 
 @router.get("/v1/models/{name:path}", responses=describe.answers("The model."))
@@ -47,7 +49,11 @@ async def show_model(request: Request, name: str) -> Response:
 
 
 def _model(served: ServedModel) -> Json:
+    """A model with the fields of OpenAI's lists and those of Anthropic's, whose clients ask at the same path."""
     return {
+        "type": "model",
+        "display_name": served.name,
+        "created_at": datetime.fromtimestamp(served.created, timezone.utc).isoformat(),
         "id": served.name,
         "object": "model",
         "created": served.created,
@@ -87,7 +93,7 @@ async def _answer(request: Request, url: str) -> Response:
     tokenizer = served.llm.get_tokenizer()
     if isinstance(body, ChatBody):
         top = body.sampling.get("logprobs") or 0
-        return JsonResponse(chat_response(outputs[0], tokenizer, served.name, top_logprobs=top))
+        return JsonResponse(chat_response(outputs[0], tokenizer, served.name, top_logprobs=top, tools=body.tools))
     return JsonResponse(completion_response(outputs, tokenizer, served.name, echo=body.echo))
 
 
@@ -99,7 +105,9 @@ async def _pieces(
     push: Callable[[int, StreamEvent], list[Json]]
     if isinstance(body, ChatBody):
         top = body.sampling.get("logprobs") or 0
-        chunks = of_chat = ChatChunks(tokenizer, served.name, top_logprobs=top, include_usage=body.include_usage)
+        chunks = of_chat = ChatChunks(
+            tokenizer, served.name, top_logprobs=top, include_usage=body.include_usage, tools=body.tools
+        )
 
         def push(prompt: int, event: StreamEvent) -> list[Json]:
             return of_chat.push(event)
