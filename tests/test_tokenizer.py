@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as Backend
 
-from sambay.errors import CheckpointError, PromptError
+from sambay.errors import CheckpointError, ContextError, PromptError
 from sambay.tokenizer import Tokenizer
 from sambay.train.vocabulary import PHI_CHAT_TEMPLATE
 from small_tokenizers import byte_level, sentencepiece_like, words
@@ -364,3 +365,16 @@ def test_long_texts_are_encoded_as_short_ones_are(text):
     assert tokenizer.encode(text) == tokenizer._backend.encode(text).ids
     with pytest.raises(PromptError, match="lone surrogate"):
         tokenizer.encode(text + "\ud800")
+
+
+def test_texts_that_are_certainly_too_long_are_refused():
+    tokenizer = copy.copy(byte_level)
+    longest = max(map(len, tokenizer.vocabulary))
+    text = "a" * (7 * longest)
+    tokenizer.refuse_beyond(7)
+    assert tokenizer.encode(text) == byte_level.encode(text)
+    with pytest.raises(ContextError, match=rf"has {7 * longest + 1} characters, more than 7 tokens can say"):
+        tokenizer.encode(text + "a")
+    for content in (text, text + "<|end|>"):  # the second spells a control token
+        with pytest.raises(ContextError, match="shorten the prompt"):
+            tokenizer.encode_chat([{"role": "user", "content": content}])

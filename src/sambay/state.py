@@ -537,11 +537,13 @@ class StatePool:
                 f"{self.config.max_position_embeddings}: shorten the prompt or generate fewer tokens"
             )
         parts = list(zip(chosen, batch.starts, batch.lengths, strict=True))
-        self.shared.need(sum(self.shared.missing(slot, start + length, start) for slot, start, length in parts))
+        missing = sum(self.shared.missing(slot, start + length, start) for slot, start, length in parts)
+        self.shared.need(missing)
         for slot, start, length in parts:
             if slot in self._free:
                 self._take(slot)
-            self.shared.reserve(slot, start + length, start)
+            if missing:  # the engine has reserved what a step needs
+                self.shared.reserve(slot, start + length, start)
         return batch
 
     def check(self, config: SambaYConfig, dtypes: Sequence[torch.dtype], device: torch.device) -> None:

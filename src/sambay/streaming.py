@@ -242,7 +242,9 @@ def split_thinking(text: str, started_open: bool = False) -> tuple[str, str]:
 
 def undecided_from(text: str, wanted: Sequence[str]) -> int:
     """The first place from which `text` is only the beginning of one of `wanted`, or its length."""
-    longest = max(map(len, wanted), default=1)
+    if not wanted:
+        return len(text)
+    longest = max(map(len, wanted))
     for start in range(max(0, len(text) - longest + 1), len(text)):
         rest = text[start:]
         if any(len(one) > len(rest) and one.startswith(rest) for one in wanted):

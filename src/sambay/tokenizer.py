@@ -14,7 +14,7 @@ import jinja2
 from jinja2 import ext, meta, nodes, parser, sandbox
 from tokenizers import Tokenizer as Backend
 
-from sambay.errors import CheckpointError, PromptError
+from sambay.errors import CheckpointError, ContextError, PromptError
 from sambay.files import atomic_write
 from sambay.streaming import ByteLevelStream, StreamDecoder, WindowStream, spelled_bytes
 
@@ -73,6 +73,7 @@ class Tokenizer:
         longest_first = sorted((token.content for token in self._special.values()), key=len, reverse=True)
         self._special_text = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._decoder_steps = _decoder_steps(backend)
+        self._most: tuple[int, int] | None = None
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Tokenizer:
@@ -195,8 +196,28 @@ class Tokenizer:
 
         Raises:
             PromptError: `text` is not a string or has a lone surrogate, which UTF-8 cannot express.
+            ContextError: it is longer than `refuse_beyond` allows.
         """
+        if isinstance(text, str):
+            self._check_length(len(text))
         return list(self._encode(self._backend, text, add_special_tokens).ids)
+
+    def refuse_beyond(self, tokens: int) -> None:
+        """Refuse texts that are certainly longer than so many tokens: making tokens of them takes 200 times their size.
+
+        Args:
+            tokens: the longest text that is wanted.
+        """
+        # Elsewhere a single token can stand for any number of characters: an unknown word, or spaces made one.
+        if self._decoder_steps == ["ByteLevel"] and self._backend.normalizer is None:
+            self._most = (tokens, tokens * max(map(len, self.vocabulary)))
+
+    def _check_length(self, length: int) -> None:
+        if self._most is not None and length > self._most[1]:
+            raise ContextError(
+                f"the prompt has {length} characters, more than {self._most[0]} tokens can say, which the context "
+                "holds: shorten the prompt"
+            )
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Turn token ids into text: nothing for ids outside the vocabulary, U+FFFD for invalid UTF-8.
@@ -291,6 +312,7 @@ class Tokenizer:
 
     def _encode_hidden(self, text: str, shown: Mapping[int, str]) -> list[int]:
         """Encode a rendering in which the characters of `shown` stand for text not to be recognised."""
+        self._check_length(len(text))
         found = self._encode(self._backend, text, False)
         ids: list[int] = []
         span: list[int] = []  # the ids since the last control token

@@ -9,6 +9,7 @@ from sambay.bench import decode, machine
 from sambay.bench.probes import MatrixProbe
 from sambay.cli.bench import COMMANDS
 from sambay.ops import native
+from standin import standing_in
 
 SMALL = {
     "decode": ("--depth", "0,20", "--batch", "1,2", "--tokens", "2", "--rounds", "2"),
@@ -151,9 +152,23 @@ def test_threads(sambay, checkpoint):
         (["decode", "--plot", "/no/such/place/a.png"], "/no/such/place: no such directory"),
         (["decode", "--save", "/no/such/place/a.jsonl"], "/no/such/place: no such directory"),
         (["decode", "--dtype", "int8"], "int8"),
-        (["throughput", "--memory", "much"], "--memory 'much' is no amount of memory: give one such as 20GB or 512MiB"),
-        (["throughput", "--memory", "1kB", "--generate", "1"], "a memory of 1e-06 GB is too small: the weights and"),
-        (["throughput", "--generate", "32768"], "a prompt of 2048 and 32768 generated tokens make 34816 tokens, more"),
+        (
+            ["throughput", "--batch", "1", "--memory", "much"],
+            "--memory 'much' is no amount of memory: give one such as 20GB or 512MiB",
+        ),
+        (
+            ["throughput", "--batch", "1", "--memory", "1kB", "--generate", "1"],
+            "a memory of 1e-06 GB is too small: the weights and",
+        ),
+        (["throughput", "--memory", "1GB"], "--memory goes with --batch only"),
+        (["throughput", "--points", "3"], "--points goes with --batch only"),
+        (["throughput", "--peer", "llama.cpp"], "--peer goes with --batch only"),
+        (["throughput", "--batch", "1", "--requests", "3"], "--requests does not go with --batch"),
+        (["throughput", "--requests", "3"], "3 requests cannot be 32 at once: ask for more requests"),
+        (
+            ["throughput", "--batch", "1", "--generate", "32768"],
+            "a prompt of 2048 and 32768 generated tokens make 34816 tokens, more",
+        ),
         (["decode", "--peer", "vllm"], "there is no peer 'vllm': choose llama.cpp"),
         (["decode", "--peer", "llama.cpp", "--peer-flash", "x"], "--peer-flash x is no setting: choose better or on"),
     ],
@@ -184,6 +199,80 @@ def test_prefix(sambay, checkpoint, tmp_path):
     assert found["shapes"] == {"prompt": 80, "turns": 2, "new": 3, "generate": 2, "rounds": 1}
 
 
+def test_requests_at_once(sambay, checkpoint, tmp_path):
+    plot = tmp_path / "plot.svg"
+    typed = ("bench", "throughput", checkpoint, "--concurrency", "1,2", "--generate", 3, "--rounds", 1)
+    result = sambay(*typed, "--plot", plot)
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[3].split()[:3] == ["at", "once", "requests"]
+    assert [line.split()[:2] for line in lines[4:6]] == [["1", "2"], ["2", "2"]]
+    assert "requests at once" in plot.read_text(encoding="utf-8")
+    found = json.loads(sambay(*typed, "--json", "--prompt", "5").out)
+    assert found["mode"] == "concurrency"
+    assert found["shapes"] == {"concurrency": [1, 2], "requests": 2, "prompt": 5, "generate": 3, "rounds": 1}
+    assert [row["prompt_tokens"] for row in found["results"]] == [10, 10]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with standing_in() as server:
+        yield server
+
+
+def test_a_server(sambay, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+    plot, saved = tmp_path / "plot.svg", tmp_path / "results.jsonl"
+    typed = ("bench", "serve", server.url, "--concurrency", "1,2", "--conversations", 3, "--prompt", "2-3,5")
+    result = sambay(*typed, "--plot", plot, "--save", saved)
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == f"first at {server.url}"
+    assert [line.split()[:3] for line in lines[2:4]] == [["1", "3", "0"], ["2", "3", "0"]]
+    assert "tokens/s together" in plot.read_text(encoding="utf-8")
+    assert server.headers[-1]["Authorization"] == "Bearer a-secret"
+    text = saved.read_text(encoding="utf-8")
+    assert "a-secret" not in text
+    found = json.loads(text)
+    assert found["mode"] == "serve"
+    assert found["server"] == {"url": server.url, "model": "first"}
+    assert found["shapes"]["prompt"] == [[2, 3], [5, 5]]
+    assert [row["tokens"] for row in found["results"]] == [21, 21]
+    found = json.loads(sambay("bench", "serve", server.url, "--rate", "50,100", "--conversations", 2, "--json").out)
+    assert [(row["rate"], row["concurrency"]) for row in found["results"]] == [(50, None), (100, None)]
+
+
+def test_a_server_that_refuses(sambay, server):
+    good = server.behave
+    full = {"error": {"message": "the queue is full"}}
+    server.behave = lambda handler, body: handler.answer(429, full) if len(server.bodies) > 1 else good(handler, body)
+    result = sambay("bench", "serve", server.url, "--concurrency", "1", "--conversations", 2)
+    assert result.status == 0, result.err
+    assert "failed: HTTP 429 (2); the queue is full" in result.out
+    check(sambay("bench", "serve", server.url), f"{server.url} does not answer a short question to 'first' (HTTP 429")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompt", "9-3"], "--prompt '9-3' has '9-3': a range begins with its smaller number"),
+        (["--generate", "a"], "--generate 'a' has 'a': give whole numbers of 1 or more"),
+        (["--rate", "fast"], "--rate 'fast': give numbers from 0.001 to 1000000"),
+        (["--rate", "nan"], "--rate 'nan': give numbers"),
+        (["--rate", "1", "--concurrency", "1,2"], "with --rate is the most at once: give one number"),
+        ([], "http://127.0.0.1:1 does not answer ("),
+    ],
+)
+def test_no_load_for_a_server(sambay, arguments, words):
+    check(sambay("bench", "serve", "http://127.0.0.1:1", *arguments), words)
+
+
+def test_a_server_without_httpx(sambay, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    check(sambay("bench", "serve", "http://127.0.0.1:1"), "sambay bench serve needs httpx, which is not installed")
+
+
 def test_unknown_models_and_modes(sambay, tmp_path):
     check(sambay("bench", "decode", tmp_path / "nope"), "does not exist")
     check(sambay("bench", "decode", "random:huge"), "there is no preset 'huge'")
@@ -201,7 +290,7 @@ def test_without_matplotlib(sambay, checkpoint, monkeypatch, tmp_path):
 @pytest.mark.parametrize("mode", SMALL)
 def test_without_the_peer(sambay, checkpoint, monkeypatch, mode):
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    result = sambay("bench", mode, checkpoint, "--peer", "llama.cpp")
+    result = sambay("bench", mode, checkpoint, *SMALL[mode], "--peer", "llama.cpp")
     check(result, "--peer llama.cpp needs llama-cpp-python, which is not installed: pip install 'sambay[peer]'")
 
 

@@ -78,6 +78,14 @@ TEXTS = {
     '<|tool_call|>[{"name": "coin", "arguments": {"x": "<|/tool_call|>"}}]<|/tool_call|>!': [
         ("coin", {"x": "<|/tool_call|>"}), "!",
     ],
+    # Each call by itself, as soon as it is whole.
+    f'{CALL.removesuffix("]<|/tool_call|>")}, {{"name": "rm"}}]<|/tool_call|>': [ULM, '{"name": "rm"}]<|/tool_call|>'],
+    f'{CALL.removesuffix("]<|/tool_call|>")}, {{"name": "co': [ULM, '{"name": "co'],
+    '<|tool_call|>[{"name": "coin", "arguments": {}} x': [("coin", {}), "x"],
+    '<|tool_call|>{"name": "coin", "arguments": {"x": ["\\\"}]", {}]}} and <|tool_call|>[{"name": "coin"}]': [
+        ("coin", {"x": ['"}]', {}]}), "and", ("coin", {}),
+    ],
+    '<|tool_call|>[{"name": <|tool_call|>{"name": "coin"}': ['<|tool_call|>[{"name":', ("coin", {})],
     # What is no call is text: another function, arguments that do not fit, no JSON, a call that was cut off.
     **{text: [text] for text in (
         '<|tool_call|>[{"name": "rm", "arguments": {}}]<|/tool_call|>',
@@ -85,7 +93,8 @@ TEXTS = {
         '<|tool_call|>[{"name": "get_weather", "arguments": {"city": 3}}]<|/tool_call|>',
         '<|tool_call|>[{"name": "get_weather", "arguments": "Ulm"}]<|/tool_call|>',
         '<|tool_call|>[{"name": "coin", "arguments": {"x": NaN}}]<|/tool_call|>',
-        '<|tool_call|>[]<|/tool_call|>', "<|tool_call|><|/tool_call|>", "<|tool_call|>", "<|tool_", "< | a <|tool_x",
+        '<|tool_call|>[]<|/tool_call|>', '<|tool_call|>[{"name": []}]<|/tool_call|>', "<|tool_call|>[3]<|/tool_call|>",
+        "<|tool_call|><|/tool_call|>", "<|tool_call|>", "<|tool_", "< | a <|tool_x",
         "<|tool_call|> is how a call begins", '<|tool_call|>[{"name": "coin", "argum', '<|tool_call|>[{"name": "co',
         "<|tool_call|>" + "[" * 5000,
     )},
@@ -257,6 +266,7 @@ def test_a_template_that_writes_tools_itself(llm):
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "there are no tools"),
         ({"tools": GIVEN, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}}, "among tools"),
         ({"tools": GIVEN, "structured_outputs": {"regex": "a"}}, "of the kind regex"),
+        ({"tools": GIVEN, "structured_outputs": {"json": "{"}}, "it must be a JSON schema"),
     ],
 )
 def test_tools_that_are_refused(fields, why):
@@ -310,7 +320,7 @@ def test_a_call_or_an_answer_of_a_structure(llm):
     guide = llm.engine._guides
     guide.check(SamplingParams(structured_outputs=structure))
     matcher = guide._structures.matcher(structure)
-    for text, fits in ((CALL, True), ('{"a": true}', True), ('{"a": 1}', False), ("hello", False)):
+    for text, fits in ((CALL, True), ('{"a": true}', True), ('{"a":  true}', False), ("hello", False)):
         start = matcher.copy()
         assert all(start.accepts(token) for token in llm.tokenizer.encode(text)) == fits
     assert held(TOOLS) == {"skip_special_tokens": False}

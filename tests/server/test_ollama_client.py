@@ -160,8 +160,8 @@ def test_errors_and_what_is_not_done_here(client):
         (lambda: client.generate("tiny", "a", suffix="b"), 400, "suffix is 'b'"),
         (lambda: client.generate("tiny", "a", template="b"), 400, "send the whole prompt with raw"),
         (lambda: client.chat("tiny", [{"role": "user", "content": "a", "images": ["aGk="]}]), 400, "only text"),
-        (lambda: client.embed("tiny", "a"), 501, "none of them makes embeddings"),
-        (lambda: client.pull("tiny"), 501, "sambay serve"),
+        (lambda: client.embed("tiny", "a"), 400, "none of them makes embeddings"),
+        (lambda: client.pull("tiny"), 403, "sambay serve"),
         (lambda: list(client.chat("gone", HELLO, stream=True)), 404, "there is no model"),
     ):
         with pytest.raises(ollama.ResponseError, match=words) as caught:

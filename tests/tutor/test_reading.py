@@ -1,6 +1,10 @@
 """What learners type, as LaTeX."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sambay.tutor.reading import LONGEST, UnreadableError, markdown, read_answer, read_sides, shown
 
@@ -132,6 +136,35 @@ def test_other_latex_goes_on_as_it_is():
 )
 def test_lines(line, sides):
     assert read_sides(line, frozenset("x")) == sides
+
+
+SIGNS = [*" 1.,;x%$()[]{}+-*/^=<≤√π±½²!|°'_٣:é\n\0"]
+WORDS = [
+    "12",
+    "3.5",
+    "ab",
+    "cm",
+    "sqrt",
+    r"\frac",
+    r"\sqrt",
+    r"\boxed{",
+    r"\text{a}",
+    "of",
+    "and",
+    "rest",
+    "seven",
+    "=>",
+]
+
+
+@given(st.lists(st.sampled_from(SIGNS + WORDS), max_size=14).map("".join))
+def test_whatever_is_typed_is_read_or_refused_with_a_sentence(text):
+    markdown(text)
+    for read in (read_answer, read_sides, shown):
+        with contextlib.suppress(UnreadableError):
+            read(text)
+    with contextlib.suppress(UnreadableError):
+        assert all(reading.words or reading.parts for reading in read_answer(text))
 
 
 def test_mathematics_for_the_page():

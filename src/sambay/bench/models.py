@@ -20,6 +20,7 @@ from sambay.quant.convert import random_quantised
 from sambay.quant.formats import BITS, HEAD_FORMAT, QuantFormat
 from sambay.quant.resident import make_resident
 from sambay.quant.stored import is_quantised
+from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["BenchModel", "cache_directory", "locate", "open_model"]
 
@@ -35,12 +36,14 @@ class BenchModel:
     Attributes:
         name: as typed, or that of the bundled one.
         model: on the CPU.
+        tokenizer: None for random weights, which read no text.
         random: whether the weights are random: they measure speed, never quality.
         resident: whether packed weights were copied into large pages.
     """
 
     name: str
     model: SambaY
+    tokenizer: Tokenizer | None
     random: bool
     resident: bool
 
@@ -123,11 +126,12 @@ def open_model(
         progress: called with (bytes read, bytes in all).
 
     Raises:
-        ConfigError, CheckpointError: what `SambaY.from_pretrained` refuses.
+        ConfigError, CheckpointError: what `SambaY.from_pretrained` or `Tokenizer.from_pretrained` refuses.
     """
     found = SambaY.from_pretrained(directory, dtype=dtype, progress=progress)
     random = getattr(found, "quantisation_method", None) == "random"
     if is_quantised(found):
         rest_torch()
     resident = make_resident(found, None if mmap is None else not mmap, progress)
-    return BenchModel(model or "the bundled model", found, random, resident)
+    tokenizer = Tokenizer.from_pretrained(directory) if (directory / TOKENIZER_FILE).exists() else None
+    return BenchModel(model or "the bundled model", found, tokenizer, random, resident)

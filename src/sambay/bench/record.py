@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -19,7 +20,7 @@ import torch
 from sambay._version import __version__
 from sambay.ops import native
 
-__all__ = ["Spread", "append", "commit", "new_record", "peak_rss"]
+__all__ = ["Spread", "append", "commit", "new_record", "peak_rss", "quantiles", "threads"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,16 @@ class Spread:
             "q3": self.third_quartile,
             "rounds": self.rounds,
         }
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float] | None:
+    """What half, 95 and 99 in a hundred of many values are not above; None where there are none."""
+    if not values:
+        return None
+    # What was measured, not something between: the few slowest are the point.
+    ranked = sorted(values)
+    found = {f"p{part}": ranked[math.ceil(part / 100 * len(ranked)) - 1] for part in (50, 95, 99)}
+    return {"mean": statistics.fmean(ranked)} | found
 
 
 def new_record(mode: str, command: str) -> dict[str, Any]:

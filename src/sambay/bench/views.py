@@ -100,6 +100,16 @@ def _fit(row: Row) -> str:
     return "" if row["budget"] is None else f" in {row['budget'] / 1e9:g} GB"
 
 
+def _quantile_columns(name: str, title: str) -> tuple[Column, ...]:
+    """The columns of the `quantiles` of some seconds, in milliseconds; the unit stands in the first title."""
+
+    def shown(part: str) -> Callable[[Row], str]:
+        return lambda row: "" if row[name] is None else f"{1e3 * row[name][part]:,.1f}"
+
+    titles = (f"{title}, p50", "p95", "p99")
+    return tuple(Column(one, shown(part)) for one, part in zip(titles, ("p50", "p95", "p99"), strict=True))
+
+
 _ENGINE = Column("", _engine, left=True, key=True, peer=True)
 _RATIO = Column("ours/its", _ratio, peer=True)
 
@@ -214,6 +224,49 @@ VIEWS: dict[str, View] = {
         y=lambda row: row["tokens_per_second"],
         series=_series(lambda row: ""),
         x_title="sequences",
+        y_title="tokens/s together",
+    ),
+    "concurrency": View(
+        columns=(
+            Column("at once", lambda row: f"{row['concurrency']:,}", key=True),
+            Column("requests", lambda row: f"{row['requests']:,}"),
+            Column("tokens", lambda row: f"{row['tokens']:,}"),
+            Column("s, median", lambda row: f"{row['seconds']['median']:,.2f}"),
+            Column("quartiles", lambda row: f"{row['seconds']['q1']:,.2f}-{row['seconds']['q3']:,.2f}"),
+            Column("tokens/s", lambda row: f"{row['tokens_per_second']:,.2f}"),
+            Column("x one", _times("ratio_to_one")),
+            *_quantile_columns("first_token", "first, ms"),
+            Column("step, ms", lambda row: f"{1e3 * row['step']:,.2f}"),
+            Column("own", lambda row: f"{row['own']:.1%}"),
+        ),
+        note="The same requests through the engine, prompts and the choice of tokens included; who is done makes room "
+        "for the next. x one: the time of one after another over this, the median of the rounds. First: until a "
+        "request's first token. Own: what the engine takes of a step beside the model.",
+        x=lambda row: row["concurrency"],
+        y=lambda row: row["tokens_per_second"],
+        series=lambda row: "",
+        x_title="requests at once",
+        y_title="tokens/s together",
+    ),
+    "serve": View(
+        columns=(
+            Column("at once", lambda row: "any" if row["concurrency"] is None else f"{row['concurrency']:,}", key=True),
+            Column("begun/s", lambda row: "" if row["rate"] is None else f"{row['rate']:g}", key=True),
+            Column("requests", lambda row: f"{row['requests']:,}"),
+            Column("failed", lambda row: f"{sum(row['errors'].values()):,}"),
+            Column("s", lambda row: f"{row['seconds']:,.2f}"),
+            Column("tokens", lambda row: f"{row['tokens']:,}"),
+            Column("tokens/s", lambda row: f"{row['tokens_per_second']:,.2f}"),
+            *_quantile_columns("first_token", "first, ms"),
+            *_quantile_columns("inter_token", "between, ms"),
+            Column("ms/token", lambda row: "" if row["per_token"] is None else f"{1e3 * row['per_token']['p50']:,.2f}"),
+        ),
+        note="Seen from the client. First: until the first text of an answer; between: from one piece of text to the "
+        "next; ms/token: of an answer after its first, the median.",
+        x=lambda row: row["concurrency"] if row["rate"] is None else row["rate"],
+        y=lambda row: row["tokens_per_second"],
+        series=lambda row: "",
+        x_title="conversations at once, or begun in a second where there is a rate",
         y_title="tokens/s together",
     ),
     "prefix": View(

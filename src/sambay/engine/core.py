@@ -53,6 +53,9 @@ class Engine:
         state_dir: a directory that sessions are saved in, and come back from after a restart.
         deterministic: refuse a model whose tokens could depend on what else is computed, or on how prompts are cut.
 
+    Attributes:
+        model_seconds: spent in the model so far; the rest of the steps' time is the engine's own (on the CPU).
+
     Raises:
         ConfigError: the memory does not hold one sequence, or the directory cannot be used.
         BackendError: `deterministic`, and it could be so.
@@ -90,6 +93,7 @@ class Engine:
         self._requests: dict[str, Request] = {}
         self._stepping = False
         self._aborted: list[str] = []
+        self.model_seconds = 0.0
 
     @property
     def busy(self) -> bool:
@@ -275,7 +279,9 @@ class Engine:
             wanted.append(int(completion.computed + share.tokens == completion.length))
         tokens = torch.tensor(ids, device=self.model.device)
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
+        before = time.perf_counter()
         rows = iter(self.model.run(batch, self.pool))
+        self.model_seconds += time.perf_counter() - before
         self.pool.advance(batch)
         events: list[StreamEvent] = []
         for share, asks in zip(shares, wanted, strict=True):

@@ -84,10 +84,11 @@ class Keeper:
         """Give a running sequence the pages for so many more tokens; False if they cannot be had."""
         assert sequence.slot is not None
         start, shared = self.pool.lengths[sequence.slot], self.pool.shared
-        while shared.missing(sequence.slot, start + tokens, start) > len(shared.free):
+        while (missing := shared.missing(sequence.slot, start + tokens, start)) > len(shared.free):
             if not self._give_way():
                 return False
-        shared.reserve(sequence.slot, start + tokens, start)
+        if missing:
+            shared.reserve(sequence.slot, start + tokens, start)
         return True
 
     def park(self, sequence: Completion, *, away: bool) -> None:

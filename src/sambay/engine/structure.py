@@ -23,7 +23,7 @@ from sambay.engine.params import StructuredOutputsParams
 from sambay.errors import MissingExtraError, SamplingError
 from sambay.tokenizer import Tokenizer
 
-__all__ = ["Matcher", "Structures", "check_structure"]
+__all__ = ["Matcher", "Structures", "check_structure", "whitespace_of"]
 
 _WHITESPACE = r"( |\r?\n[ \t]{0,32})?"
 """What JSON may have between its parts: a space, or a new line and its indentation. Small models lose themselves in
@@ -161,15 +161,19 @@ def _grammar(library: ModuleType, wanted: StructuredOutputsParams) -> str:
             schema = json.loads(schema)
         if not isinstance(schema, Mapping):
             raise ValueError("a JSON schema is an object")
-        pattern = "" if wanted.disable_any_whitespace else wanted.whitespace_pattern or _WHITESPACE
-        options = {"whitespace_pattern": pattern} if pattern else {"whitespace_flexible": False}
-        return str(of_text.grammar_from_json_schema(json.dumps(schema), overrides=options))
+        return str(of_text.grammar_from_json_schema(json.dumps(schema), overrides=whitespace_of(wanted)))
     if wanted.regex is not None:
         return str(of_text.grammar_from_regex(wanted.regex))
     if wanted.choice is not None:
         texts = " | ".join(json.dumps(one, ensure_ascii=False) for one in wanted.choice)
         return str(of_text.grammar_from_lark(f"start: {texts}"))
     return str(library.grammar_from("grammar", wanted.grammar))
+
+
+def whitespace_of(wanted: StructuredOutputsParams) -> dict[str, Any]:
+    """What the library is told of the white space in JSON."""
+    pattern = "" if wanted.disable_any_whitespace else wanted.whitespace_pattern or _WHITESPACE
+    return {"whitespace_pattern": pattern} if pattern else {"whitespace_flexible": False}
 
 
 def _invalid(wanted: StructuredOutputsParams, message: str) -> SamplingError:

@@ -10,7 +10,7 @@ have them, are read, too. For any other template
 - calls of earlier turns stand in the assistant's text, in the format above;
 - results are a user's message, each a line `<|tool_response|>{"name": ..., "content": ...}`.
 
-A call is given when it is whole, names a function of the request, and has arguments that fit its schema; anything else
+A call is given as soon as it is whole, names a function of the request, and has arguments that fit its schema; all else
 between the tags is text, so that nothing of what the model said is lost. With a `choice` of "required", or a function
 named, the format is forced as a grammar, so that the call always comes and always fits.
 """
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from sambay.engine import CompletionOutput, StreamEvent, StructuredOutputsParams
+from sambay.engine.structure import whitespace_of
 from sambay.errors import BodyError
 from sambay.protocols.schema import misfit
 from sambay.streaming import undecided_from
@@ -171,7 +172,8 @@ class Tools:
                     "structured_outputs",
                 )
             wanted = {"type": "object"} if answer.json is None else answer.json
-            start += f" | answer\nanswer: %json {wanted if isinstance(wanted, str) else json.dumps(wanted)}"
+            wanted = _read_schema(wanted) if isinstance(wanted, str) else wanted
+            start += f" | answer\nanswer: %json {json.dumps({**wanted, 'x-guidance': whitespace_of(answer)})}"
         return StructuredOutputsParams(grammar="\n".join([start, calls, f"call: {' | '.join(names)}", *rules]))
 
 
@@ -205,8 +207,10 @@ class CallParser:
         self._parallel = tools is None or tools.parallel
         self._held = ""
         self._space = ""
-        self._opening: str | None = None
-        self._searched = 0
+        self._close: str | None = None  # the closing tag, once the opening one has come
+        self._raw = ""  # what has been read behind the opening tag, itself included, while no call has come of it
+        self._expects: Literal["begin", "item", "close"] = "begin"
+        self._object = _Object()
         self._after_call = False
         self.called = False
         """Whether a call was found."""
@@ -227,7 +231,7 @@ class CallParser:
         self._held += text
         parts: list[Part] = []
         while self._held or final:
-            found = self._inside(final) if self._opening is not None else self._outside(final)
+            found = self._inside(final) if self._close is not None else self._outside(final)
             if found is None:
                 break
             parts += found
@@ -238,7 +242,7 @@ class CallParser:
         tag = _OPENING.search(self._held)
         if tag is not None:
             before, self._held = self._held[: tag.start()], self._held[tag.end() :]
-            self._opening, self._searched = tag[0], 0
+            self._close, self._raw, self._expects = _TAGS[tag[0]], tag[0], "begin"
             return self._say(before)
         certain = len(self._held) if final else undecided_from(self._held, [*_TAGS])
         text, self._held = self._held[:certain], self._held[certain:]
@@ -246,35 +250,60 @@ class CallParser:
 
     def _inside(self, final: bool) -> list[Part] | None:
         """What stands behind an opening tag; None if nothing more can be said yet."""
-        assert self._opening is not None
-        close = _TAGS[self._opening]
-        begin = self._held.lstrip()[:1]
-        if begin and begin not in "[{":  # no call, whatever comes
-            return self._leave(0)
-        while (end := self._held.find(close, self._searched)) >= 0:
-            calls = self._calls(self._held[:end])
-            if calls is None:  # the tag stands within a string
-                self._searched = end + 1
-                continue
-            return self._call(calls, end + len(close)) if calls else self._leave(end + len(close))
-        self._searched = max(self._searched, len(self._held) - len(close) + 1)
-        if not final:
+        self._read(len(self._held) - len(self._held.lstrip()))
+        if not self._held and not final:
             return None
-        calls = self._calls(self._held)
-        return self._call(calls, len(self._held)) if calls else self._leave(len(self._held))
+        if self._expects == "close":
+            return self._closing(final)
+        if self._held.startswith("{"):
+            return self._item(final)
+        if self._held.startswith("[") and self._expects == "begin":
+            self._expects = "item"
+            return self._read(1)
+        if self._held.startswith(",") and self._expects == "item":
+            return self._read(1)
+        if self._held.startswith("]") and not self._raw:
+            self._expects = "close"
+            return self._read(1)
+        return self._leave()
 
-    def _leave(self, length: int) -> list[Part]:
+    def _item(self, final: bool) -> list[Part] | None:
+        """One call, if it is whole."""
+        end = self._object.end(self._held)
+        if end is None:
+            return self._leave() if final else None
+        self._object = _Object()
+        part = self._part(self._held[:end])
+        if part is None:
+            return self._leave()
+        in_list = self._expects == "item"
+        self._read(end)
+        self._raw, self._space, self._after_call = "", "", True
+        self._expects = "item" if in_list else "close"
+        wanted = self._parallel or not self.called
+        self.called = True
+        return [part] if wanted else []
+
+    def _closing(self, final: bool) -> list[Part] | None:
+        """The closing tag, which may be missing."""
+        assert self._close is not None
+        if self._held.startswith(self._close):
+            self._held = self._held[len(self._close) :]
+        elif not final and self._close.startswith(self._held):
+            return None
+        self._close = None
+        return []
+
+    def _read(self, length: int) -> list[Part]:
+        """Go on over some text."""
+        self._raw += self._held[:length] if self._raw else ""
+        self._held = self._held[length:]
+        return []
+
+    def _leave(self) -> list[Part]:
         """What seemed to be a call is text."""
-        assert self._opening is not None
-        text, self._held = self._opening + self._held[:length], self._held[length:]
-        self._opening = None
+        text, self._raw, self._close, self._object = self._raw, "", None, _Object()
         return self._say(text)
-
-    def _call(self, calls: list[Part], length: int) -> list[Part]:
-        self._held, self._opening = self._held[length:], None
-        calls = calls if self._parallel else [] if self.called else calls[:1]
-        self._space, self._after_call, self.called = "", True, True
-        return calls
 
     def _say(self, text: str) -> list[Part]:
         text = self._space + text
@@ -287,27 +316,60 @@ class CallParser:
         self._after_call = False
         return [Part("answer", said)]
 
-    def _calls(self, text: str) -> list[Part] | None:
-        """The calls that a text is: none if it is something else, None if it ends within a string."""
+    def _part(self, text: str) -> Part | None:
+        """The call that an object is, if it is one."""
         try:
-            found = _read_json(text)
-        except (ValueError, RecursionError) as error:
-            cut = isinstance(error, json.JSONDecodeError) and error.msg.startswith("Unterminated string")
-            return None if cut else []
-        calls = []
-        for one in found if isinstance(found, list) else [found]:
-            function = self._functions.get(one.get("name", "")) if isinstance(one, dict) else None
-            if function is None:
-                return []
+            one = _read_json(text)
+            function = self._functions.get(one.get("name", ""))
             arguments = one.get("arguments", one.get("parameters", {}))
-            try:
-                arguments = _read_json(arguments) if isinstance(arguments, str) else arguments
-            except (ValueError, RecursionError):
-                return []
-            if not isinstance(arguments, dict) or misfit(arguments, function.parameters) is not None:
-                return []
-            calls.append(Part("call", json.dumps(arguments, ensure_ascii=False), function.name, uuid.uuid4().hex[:24]))
-        return calls
+            arguments = _read_json(arguments) if isinstance(arguments, str) else arguments
+        except (ValueError, RecursionError, TypeError):  # the last for a name that is a list
+            return None
+        if function is None or not isinstance(arguments, dict) or misfit(arguments, function.parameters) is not None:
+            return None
+        return Part("call", json.dumps(arguments, ensure_ascii=False), function.name, uuid.uuid4().hex[:24])
+
+
+class _Object:
+    """Finds the end of a JSON object in a text that grows."""
+
+    def __init__(self) -> None:
+        self._seen, self._depth = 0, 0
+        self._in_string, self._escaped = False, False
+
+    def end(self, text: str) -> int | None:
+        """The length of the object, None while it is not whole; at a "<" that no object can have, the length up to it.
+
+        Args:
+            text: what it was before, and more.
+        """
+        for place in range(self._seen, len(text)):
+            char = text[place]
+            if self._in_string:
+                self._in_string = self._escaped or char != '"'
+                self._escaped = char == "\\" and not self._escaped
+            elif char == '"':
+                self._in_string = True
+            elif char in "{[":
+                self._depth += 1
+            elif char in "}]":
+                self._depth -= 1
+                if not self._depth:
+                    return place + 1
+            elif char == "<":
+                return place
+        self._seen = len(text)
+        return None
+
+
+def _read_schema(text: str) -> dict[str, Any]:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError):
+        schema = None
+    if not isinstance(schema, dict):
+        raise BodyError(f"json is {text!r:.99}: it must be a JSON schema", "structured_outputs")
+    return schema
 
 
 def _read_json(text: str) -> Any:  # noqa: ANN401 - JSON

@@ -15,6 +15,7 @@ from sambay._version import __version__
 from sambay.errors import SambaYError
 from sambay.protocols.responses import Responses
 from sambay.server import failures, page
+from sambay.server.bodies import make_readers
 from sambay.server.gate import Doors, Gate
 from sambay.server.metrics import Metrics
 from sambay.server.models import Models
@@ -44,6 +45,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         finally:
             await app.state.tutoring.aclose()
             await models.aclose()
+            app.state.readers.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="sambay",
@@ -55,7 +57,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
-    app.state.responses, app.state.tutoring = Responses(), Tutoring()
+    app.state.responses, app.state.tutoring, app.state.readers = Responses(), Tutoring(), make_readers()
     for kind in (SambaYError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -14,12 +16,15 @@ from starlette.requests import Request
 
 from sambay.errors import BodyError
 
-__all__ = ["parse_json", "read"]
+__all__ = ["make_readers", "parse_json", "read"]
 
 T = TypeVar("T")
 
 _DEPTH = 64
 """Levels of lists and objects; the deepest that anyone means is a JSON schema."""
+
+_LONG = 1 << 16
+"""Bytes from which a body waits for one of few threads; shorter ones do not wait for it."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -69,7 +74,18 @@ async def read(request: Request, reader: Callable[[dict[str, Any]], T]) -> T:
         BodyError: it is no JSON object, or what `reader` raises.
     """
     raw = await request.body()
-    return await run_in_threadpool(lambda: reader(parse_json(raw)))
+
+    def parsed() -> T:
+        return reader(parse_json(raw))
+
+    if len(raw) < _LONG:
+        return await run_in_threadpool(parsed)
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.readers, parsed)
+
+
+def make_readers() -> ThreadPoolExecutor:
+    """The threads that long bodies are read by: a text takes a hundred times its size while it is made tokens of."""
+    return ThreadPoolExecutor(2, "sambay-reader")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class ServedModel:
         Raises:
             PromptError: it has no tokenizer, so that no text can be read.
         """
-        llm.get_tokenizer()
+        llm.get_tokenizer().refuse_beyond(llm.max_model_len)
         return cls(name, llm, AsyncEngine(llm))
 
 

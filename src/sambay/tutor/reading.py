@@ -136,9 +136,9 @@ def read_answer(text: str, letters: frozenset[str] = frozenset()) -> list[Readin
     content = _plain(text)
     inner = boxed(content)
     content = inner if inner is not None else content
-    if not content:
-        raise UnreadableError("there is no answer: type a number, such as 12, 3/4 or 2.5")
     lowered = " ".join(content.lower().strip(" .!").split())
+    if not lowered.strip(",;"):
+        raise UnreadableError("there is no answer: type a number, such as 12, 3/4 or 2.5")
     for group in _SAME_WORDS:
         if lowered in group:
             return [Reading(words=min(group, key=lambda word: (len(word), word)))]
@@ -529,7 +529,7 @@ class _Grammar:
             self._need("}")
             return inner
         token = self._peek()
-        if token is not None and token.kind == "number" and len(token.text) == 2:  # \frac34
+        if token is not None and token.kind == "number" and len(token.text) == 2 and token.text.isdigit():  # \frac34
             self.tokens[self.at : self.at + 1] = [replace(token, text=digit) for digit in token.text]
         return self._base()
 

@@ -1,7 +1,8 @@
 """What can be practised: topics, levels, and the problem that a name stands for.
 
 The level of a problem is the work that it takes: the lines of its worked solution, each one fact of the tables (more
-with a carry, less where there is nothing to work out), and the size of its numbers. Within a topic the fifth of problems with the least work is level 1.
+with a carry, less where there is nothing to work out), and the size of its numbers. Within a topic the fifth of
+problems with the least work is level 1.
 """
 
 from __future__ import annotations

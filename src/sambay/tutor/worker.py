@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 import sys
-from typing import Any
+from typing import Any, TypeAlias
 
 import math_verify
 import sympy
@@ -18,17 +18,21 @@ from math_verify import LatexExtractionConfig
 
 __all__ = ["answer", "main"]
 
+Expression: TypeAlias = Any
+"""Of sympy: expressions, relations and sets have no common type; None is what could not be read."""
+Json: TypeAlias = Any
+
 _CONFIG = [LatexExtractionConfig()]
 
 
-def _load(latex: str) -> Any:  # noqa: ANN401 - sympy's expressions, relations and sets have no common type
+def _load(latex: str) -> Expression:
     """The expression, or None where math-verify cannot read it."""
     # The time is limited from outside: its own timeout would need the alarm of this process.
     found = math_verify.parse(f"${latex}$", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
     return found[0] if found and not isinstance(found[0], str) else None
 
 
-def _value(expression: Any) -> str | float | None:  # noqa: ANN401
+def _value(expression: Expression) -> str | float | None:
     """Return "3/4" for a rational number, a float for another real one, "undefined", or None for what is no number."""
     if not isinstance(expression, sympy.Expr) or expression.free_symbols:
         return None
@@ -42,7 +46,7 @@ def _value(expression: Any) -> str | float | None:  # noqa: ANN401
     return float(done.evalf(15)) if done.is_real else None
 
 
-def _equal(expected: Any, given: Any) -> bool:  # noqa: ANN401
+def _equal(expected: Expression, given: Expression) -> bool:
     if expected is None or given is None or "undefined" in (_value(expected), _value(given)):
         return False
     return bool(math_verify.verify(expected, given, timeout_seconds=None))
@@ -83,7 +87,7 @@ def _solutions(sides: list[str]) -> dict[str, Any]:
     return {"all": False, "solutions": sorted(str(_value(one) or one) for one in found)}
 
 
-def answer(request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+def answer(request: dict[str, Any]) -> Json:
     """Answer one request."""
     (kind, content), *_ = request.items()
     if kind == "compare":

@@ -163,7 +163,7 @@ async def alive() -> Response:
 @router.post("/api/embeddings", include_in_schema=False)
 async def embed() -> Response:
     """Refused."""
-    raise RefusedError(501, "the models here write text: none of them makes embeddings")
+    raise RefusedError(400, "the models here write text: none of them makes embeddings")
 
 
 @router.post("/api/pull", include_in_schema=False)
@@ -174,4 +174,4 @@ async def embed() -> Response:
 async def manage(request: Request) -> Response:
     """Refused."""
     path = request.url.path
-    raise RefusedError(501, f"{path} is not done here: the models are those that `sambay serve` was started with")
+    raise RefusedError(403, f"{path} is not done here: the models are those that `sambay serve` was started with")

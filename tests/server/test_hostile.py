@@ -1,0 +1,169 @@
+"""Ten thousand hostile requests leave the server answering, with the memory that it had."""
+
+import asyncio
+import collections
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hostile import Hostile, get, post, requests, send
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+
+GOOD = {"messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 8, "temperature": 0, "seed": 1}
+
+
+class Process:
+    """`sambay serve` as a process of its own, since this one's memory is not the server's."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, "-m", "sambay", "serve", *map(str, arguments), "--port", "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert " at http://" in line, self.process.communicate()
+        self.url = line.split(" at ")[1].strip().rstrip("/")
+        self.port = int(self.url.rpartition(":")[2])
+
+    @property
+    def rss(self):
+        """Bytes of memory."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * 4096
+
+    @property
+    def files(self):
+        """Open files and connections."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def end(self):
+        """Its exit status, and what it wrote to the standard error."""
+        self.process.terminate()
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, err
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint):
+    patience = (
+        "--head-timeout",
+        1,
+        "--body-timeout",
+        1,
+        "--write-timeout",
+        2,
+        "--max-body",
+        "1MiB",
+        "--memory",
+        "64MB",
+    )
+    found = Process(f"tiny={checkpoint}", *patience, "--max-model-len", 2048, "--threads", 1)
+    yield found
+    with contextlib.suppress(ProcessLookupError):
+        found.process.kill()
+        found.process.communicate()
+
+
+def posts(url):
+    """The paths that take a POST, as the server itself says."""
+    found = httpx.get(f"{url}/openapi.json").json()["paths"]
+    return sorted(path for path, ways in found.items() if "post" in ways and "{" not in path)
+
+
+def answer(url):
+    """What a good request gives."""
+    return httpx.post(f"{url}/v1/chat/completions", json=GOOD, timeout=60).json()["choices"][0]["message"]
+
+
+def attack(server, wave, at_once=24):
+    """Send them, some at once, and count the statuses; none may be a failure of the server."""
+    seen = collections.Counter()
+
+    async def worker():
+        for one in wave:
+            try:
+                found = await asyncio.wait_for(send("127.0.0.1", server.port, one), 200)  # a machine may be busy
+            except asyncio.TimeoutError:
+                raise AssertionError(f"{one.kind}: no end of the answer to {one.data[:300]!r}") from None
+            wrong = [status for status in found.statuses if status >= 500]
+            assert not wrong, f"{one.kind}: {found.data[:500]!r} to {one.data[:2000]!r}"
+            assert b"Traceback" not in found.data, one
+            seen.update(found.statuses or ["nothing"])
+
+    async def work():
+        await asyncio.gather(*(worker() for _ in range(at_once)))
+
+    wave = iter(wave)
+    asyncio.run(work())
+    return seen
+
+
+def settled(server, wait_for):
+    """Wait until nothing runs any more; the memory that is held then."""
+    quiet = ('sambay_sequences_running{model="tiny"} 0.0', 'sambay_sequences_waiting{model="tiny"} 0.0')
+
+    def idle():
+        shown = httpx.get(f"{server.url}/metrics").text
+        return all(line in shown for line in quiet)
+
+    wait_for(idle)
+    return server.rss
+
+
+def test_hostile_requests_are_what_they_should_be():
+    wave = list(itertools.islice(requests(["/v1/chat/completions", "/v1/completions", "/api/chat"], seed=0), 600))
+    assert len({one.kind for one in wave}) > 50
+    assert {one.manner for one in wave} == {"whole", "gone", "slow"}
+    again = itertools.islice(requests(["/v1/chat/completions", "/v1/completions", "/api/chat"], seed=0), 600)
+    assert [one.data for one in again] == [one.data for one in wave]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_hostile_requests(server, wait_for):
+    good, paths = answer(server.url), posts(server.url)
+    wave = requests(paths, seed=1)
+    seen = attack(server, itertools.islice(wave, 2500))  # caches fill, memory is touched
+    before, files = settled(server, wait_for), server.files
+    seen += attack(server, itertools.islice(wave, 7500))
+    after = settled(server, wait_for)
+    assert answer(server.url) == good
+    assert seen[200] > 500, seen
+    assert seen[400] > 1000, seen
+    assert seen[404] > 100, seen
+    assert seen[413] > 10, seen
+    assert after - before < 32e6, (before, after)
+    wait_for(lambda: server.files <= files + 4)
+    status, err = server.end()
+    assert status == 0, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("one", "statuses"),
+    [
+        (Hostile("fine", post("/v1/chat/completions", GOOD)), [200]),
+        (Hostile("pipeline", get("/health", close=False) * 20 + get("/nothing")), [200] * 20 + [404]),
+        (Hostile("deep", post("/v1/chat/completions", b'{"messages": ' + b"[" * 10_000)), [400]),
+        (Hostile("NaN", post("/v1/chat/completions", b'{"temperature": NaN}')), [400]),
+        (Hostile("bytes", post("/v1/completions", b'{"prompt": "\xff"}')), [400]),
+        (Hostile("large", post("/v1/completions", b" " * (2 << 20))), [413]),
+        (Hostile("size", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"), [400]),
+        (Hostile("up", get("/../../etc/passwd")), [404]),
+        (Hostile("slow", get("/health")[:-4], "slow"), []),
+        (Hostile("slow body", post("/v1/completions", {"prompt": "a" * 99})[:-50]), [408]),
+    ],
+    ids=lambda one: one.kind if isinstance(one, Hostile) else "",
+)
+def test_some_of_them(tiny, one, statuses, serve, tiny_llm):
+    with serve(("tiny", tiny_llm), head_timeout=0.5, body_timeout=0.5, max_body=1 << 20) as client:
+        found = asyncio.run(send("127.0.0.1", client.base_url.port, one))
+    assert found.statuses == statuses
+    if statuses and statuses[-1] >= 400 and b"application/json" in found.data:
+        body = found.data.rpartition(b"\r\n\r\n")[2]
+        assert json.loads(body)["error"]["message"]
