@@ -102,7 +102,7 @@ def test_no_such_model(model, kind, words):
 
 
 def test_every_mode_has_a_view_of_columns_that_differ():
-    modes = ["machine", "decode", "prefill", "latency", "throughput", "concurrency", "prefix", "speculation"]
+    modes = ["machine", "decode", "prefill", "latency", "throughput", "concurrency", "serve", "prefix", "speculation"]
     assert list(views.VIEWS) == modes
     for view in views.VIEWS.values():
         titles = [column.title for column in view.columns if column.title]
