@@ -9,10 +9,10 @@ from sambay.errors import ConfigError, ContextError
 def test_every_text_in_every_mode(tiny):
     told = []
     found = measure_speculation(
-        tiny, 40, texts=list(TEXTS), batches=[1, 2], generate=50, rounds=2, modes=["off", "on"],
+        tiny, 40, texts=list(TEXTS), batches=[1, 2], generate=50, rounds=1, modes=["off", "on"],
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
-    assert told == [(i, 16) for i in range(1, 17)]
+    assert told == [(i, 8) for i in range(1, 9)]
     assert [(row["text"], row["mode"], row["batch"]) for row in found] == [
         (text, mode, batch) for batch in (1, 2) for text in TEXTS for mode in ("off", "on")
     ]
@@ -22,8 +22,8 @@ def test_every_text_in_every_mode(tiny):
         assert row["ratio"] == 1 if row["mode"] == "off" else row["ratio"] > 0
         assert row["drafted"] == 0 if row["mode"] == "off" else row["accepted"] <= row["drafted"]
     # Most of what repeats is found; of a dozen words in any order a twelfth comes again.
-    assert rows["repeats", "on", 1]["accepted"] > 50
-    assert rows["repeats", "on", 2]["accepted"] > 100
+    assert rows["repeats", "on", 1]["accepted"] > 25
+    assert rows["repeats", "on", 2]["accepted"] > 50
     assert rows["misleads", "on", 1]["accepted"] < rows["misleads", "on", 1]["drafted"] / 4
 
 

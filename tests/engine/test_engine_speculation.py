@@ -138,6 +138,7 @@ def test_a_model_that_repeats_itself_is_read_ahead(make_engine, solo):
             assert metrics.accepted > 80
 
 
+@needs_kernels
 def test_an_abort_in_the_middle_of_a_draft(make_engine, solo, assert_idle):
     """What was accepted with the token that made the listener abort is not told any more."""
     ids, params = [5, 6, 7, 8], SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)
@@ -159,6 +160,7 @@ def test_an_abort_in_the_middle_of_a_draft(make_engine, solo, assert_idle):
     assert_idle(engine)
 
 
+@needs_kernels
 def test_a_listener_that_fails_in_the_middle_of_a_draft(make_engine, solo, assert_idle):
     ids, params = [5, 6, 7, 8], SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)
     expected = solo(ids, params).outputs[0].token_ids
