@@ -419,3 +419,11 @@ def test_a_structure_that_grows_too_complex_ends_its_request_alone(make_engine, 
     assert "too many items" in str(bad.error)
     assert len(good.outputs[0].token_ids) == 4
     assert_idle(engine)
+
+
+def test_a_structure_that_becomes_too_complex_is_the_fault_of_who_asked_for_it(tokenizer):
+    ends = frozenset([tokenizer.eos_token_id])
+    matcher = Structures(tokenizer, tokenizer.vocab_size, ends).matcher(Structured(choice=["a", "b", "c"] * 5000))
+    [token] = tokenizer.encode("b")
+    with pytest.raises(SamplingError, match="the structured output cannot go on"):
+        matcher.accepts(token)

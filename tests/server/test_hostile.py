@@ -22,11 +22,13 @@ GOOD = {"messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_toke
 class Process:
     """`sambay serve` as a process of its own, since this one's memory is not the server's."""
 
-    def __init__(self, *arguments):
+    def __init__(self, log, *arguments):
         command = [sys.executable, "-m", "sambay", "serve", *map(str, arguments), "--port", "0"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.log = log  # and no pipe, which would be full soon
+        with log.open("w") as file:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
         line = self.process.stdout.readline()
-        assert " at http://" in line, self.process.communicate()
+        assert " at http://" in line, log.read_text(encoding="utf-8")
         self.url = line.split(" at ")[1].strip().rstrip("/")
         self.port = int(self.url.rpartition(":")[2])
 
@@ -44,12 +46,12 @@ class Process:
     def end(self):
         """Its exit status, and what it wrote to the standard error."""
         self.process.terminate()
-        _, err = self.process.communicate(timeout=60)
-        return self.process.returncode, err
+        self.process.communicate(timeout=60)
+        return self.process.returncode, self.log.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint):
+def server(checkpoint, tmp_path_factory):
     patience = (
         "--head-timeout",
         1,
@@ -62,7 +64,8 @@ def server(checkpoint):
         "--memory",
         "64MB",
     )
-    found = Process(f"tiny={checkpoint}", *patience, "--max-model-len", 2048, "--threads", 1)
+    log = tmp_path_factory.mktemp("hostile") / "log"
+    found = Process(log, f"tiny={checkpoint}", *patience, "--max-model-len", 2048, "--threads", 1)
     yield found
     with contextlib.suppress(ProcessLookupError):
         found.process.kill()

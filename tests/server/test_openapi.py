@@ -5,7 +5,7 @@ import pytest
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install 'sambay[dev]'")
 
-EXAMPLES = 25
+EXAMPLES = 15
 """Of each operation, of each kind."""
 
 
@@ -47,6 +47,6 @@ def test_no_request_makes_the_server_fail(tiny, schema, mode):
             ask()
         except hypothesis.errors.Unsatisfiable:
             continue  # nothing can be wrong with a request that has no parameters
-    assert 200 in statuses
+    assert mode == "negative" or 200 in statuses
     assert mode == "positive" or statuses & {400, 404, 405, 422}
     assert tiny.get("/health").status_code == 200

@@ -57,8 +57,15 @@ class Matcher:
         return torch.from_numpy(bits).view(torch.bool)
 
     def accepts(self, token: int) -> bool:
-        """Take the next token if it may come, and say whether it did."""
-        return bool(self._matcher.try_consume_tokens([token]))
+        """Take the next token if it may come, and say whether it did.
+
+        Raises:
+            SamplingError: the structure has become too complex.
+        """
+        if self._matcher.try_consume_tokens([token]):
+            return True
+        self._check()
+        return False
 
     @property
     def complete(self) -> bool:
