@@ -109,6 +109,8 @@ def test_every_name_in_all_exists(path):
         return
     if name.startswith("sambay.hf"):
         pytest.importorskip("transformers")
+    if name == "sambay.tutor.worker":
+        pytest.importorskip("math_verify")
     module = importlib.import_module(name)
     for exported in getattr(module, "__all__", ()):
         assert hasattr(module, exported), exported

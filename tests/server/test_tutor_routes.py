@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("math_verify", reason="needs math-verify: pip install 'sambay[tutor]'")
 
+from sambay.server.tutoring import Tutoring
+from sambay.tutor.solving import Solved
+
 NAME = "fractions-385"  # 6/11 - 2/7
 
 
@@ -79,6 +82,19 @@ def test_a_problem_of_ones_own(bundled):
     assert (solution["answer"], solution["skill"]) == ("5", None)
     assert sum(one["count"] for one in solution["votes"]) <= 5
     assert post(bundled, "hint", text=text, shown=0).json()["more"]
+
+
+def test_a_model_whose_attempts_differ_says_so_with_every_verdict(bundled, monkeypatch):
+    async def solve(self, request, served, question, votes=4):
+        return Solved("5", ("2 + 3 = 5",), "", (("5", 2), ("6", 2), ("7", 1)), 5)
+
+    monkeypatch.setattr(Tutoring, "solve", solve)
+    found = post(bundled, "own", text="What is 2 + 3?").json()
+    assert not found["sure"]
+    assert found["note"].startswith("The model is not sure: 2 of its 5 attempts agree.")
+    assert post(bundled, "check", text="What is 2 + 3?", answer="5").json()["note"] == found["note"]
+    solution = post(bundled, "solution", text="What is 2 + 3?").json()
+    assert [one["count"] for one in solution["votes"]] == [2, 2, 1]
 
 
 def test_a_model_that_knows_nothing_says_so(tiny):

@@ -233,11 +233,13 @@ async def check(request: Request) -> Response:
 
     verdict, checked = await _tutoring(request).judged(judge)
     correct = verdict is not None and verdict.correct
+    solved = await _solved(request, task) if task.exercise is None else None
     return JsonResponse(
         {
             "correct": correct,
             "kind": None if verdict is None else verdict.kind,
             "message": None if verdict is None else verdict.message,
+            "note": solved.note if solved is not None and not solved.sure else None,
             "working": None if checked is None else asdict(checked),
             "skill": _after(task, skill, True, hints, wrong) if correct else None,
         }

@@ -160,13 +160,14 @@ async function check() {
 }
 
 /** Say what came of an answer and of the steps. */
-function tell({ correct, kind, message, working }) {
+function tell({ correct, kind, message, note, working }) {
   const notes = [];
   if (message) {
     const almost = !correct && ["form", "unfinished", "unreduced", "rounded", "intermediate", "unreadable"].includes(kind);
     const title = correct ? "Right" : almost ? "Not quite" : "Not yet";
     notes.push(h("div", { class: `note ${correct ? "good" : almost ? "warn" : "bad"}`, "data-kind": kind }, h("strong", {}, title), message));
   }
+  if (note) notes.push(h("p", { class: "note warn small" }, note));
   if (working) {
     const marks = { true: "✓", false: "✗", start: "·", note: "·", unread: "?" };
     const words = { true: "holds", false: "does not hold", start: "first equation", note: "not checked", unread: "not read" };
