@@ -36,6 +36,19 @@ def test_keys(keyed):
     assert keyed.get("/nothing/here").status_code == 401
 
 
+def test_each_protocol_hears_it_in_its_own_words(keyed):
+    refusal = keyed.post("/v1/messages", json={}).json()
+    assert (refusal["type"], refusal["error"]["type"]) == ("error", "authentication_error")
+    assert "wants an API key" in keyed.post("/api/chat", json={}).json()["error"]
+
+
+def test_pages_come_without_a_key_and_what_they_send_does_not(keyed):
+    for path in ("/", "/tutor", "/favicon.ico"):
+        assert keyed.get(path).status_code in (200, 204), path
+    for path in ("/page/render", "/tutor/api/problem", "/"):
+        assert keyed.post(path, json={}).status_code == 401, path
+
+
 def test_pages_of_others_may_not_call(serve, tiny_llm):
     with serve(("tiny", tiny_llm), hosts=("127.0.0.1", "localhost")) as client:
         own = str(client.base_url).rstrip("/")

@@ -137,6 +137,8 @@ def test_a_mistake_of_ours_says_nothing_of_the_inside(tiny, monkeypatch, caplog)
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
+    assert "x-request-id" in answer.headers
+    assert answered(figures(tiny), "/v1/completions", "POST", "500") == 1
     assert "a secret of the inside" in caplog.text
     assert served.load == 0
 

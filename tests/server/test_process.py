@@ -4,7 +4,9 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -140,6 +142,22 @@ def test_a_second_signal_ends_it_at_once(checkpoint):
         assert "the engine was closed" in error
         assert done == "data: [DONE]"
         assert server.process.wait(120) == 0
+
+
+@pytest.mark.slow
+def test_https(checkpoint, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl, to make a certificate")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    done = subprocess.run([*make.split(), "-keyout", key, "-out", cert], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with Server(checkpoint, "--memory", "128MB", "--tls-cert", cert, "--tls-key", key) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        with httpx.Client(base_url=server.url, verify=ssl.create_default_context(cafile=cert)) as client:
+            assert client.get("/ready").json()["status"] == "ready"
+        with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
+            client.get("/ready")
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def serve(
     deterministic: options.Deterministic = False,
     threads: options.Threads = None,
 ) -> None:
-    """Serve models over HTTP: to programs in OpenAI's protocol, to people as a page.
+    """Serve models over HTTP: to programs as OpenAI, Ollama or Anthropic do, to people as a page.
 
     Only this machine is listened to, unless --host says otherwise. SIGTERM or Ctrl-C ends the server when what it has
     accepted is answered. With several models --memory is shared out evenly.

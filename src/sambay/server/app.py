@@ -58,7 +58,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     metrics, doors = Metrics(models), Doors()
     app.state.models, app.state.settings, app.state.metrics, app.state.doors = models, settings, metrics, doors
     app.state.responses, app.state.tutoring, app.state.readers = Responses(), Tutoring(), make_readers()
-    for kind in (SambaYError, HTTPException, Exception):
+    for kind in (SambaYError, HTTPException):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
     for module in (openai, responses, ollama, anthropic, operations, page, tutor):

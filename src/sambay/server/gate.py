@@ -101,9 +101,20 @@ class Gate:
             await failed(request, error)(scope, receive, send)
             return
         counted = request.url.path not in _OPERATION
+        begun = False
+
+        async def reply(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         self._doors.inside += counted
         try:
-            await self._app(scope, _Body(receive, self._settings, request.headers), send)
+            await self._app(scope, _Body(receive, self._settings, request.headers), reply)
+        except Exception as error:  # further out it would cost the client its connection
+            if begun:
+                raise
+            await failed(request, error)(scope, receive, send)
         finally:
             self._doors.inside -= counted
 
