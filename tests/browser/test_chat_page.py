@@ -111,16 +111,21 @@ def test_a_reload_keeps_all(page, ask, says):
 
 
 def test_a_reply_goes_on_while_another_conversation_is_shown(page, ask, says):
-    says(page, [(0, {"content": "slow "}), *[(0.1, {"content": f"{n} "}) for n in range(12)]])
+    slow = [(0.2, {"content": f"{n} "}) for n in range(20)]
+    says(page, [(0, {"reasoning_content": "well"}), (0.5, {"content": "slow "}), *slow])
     page.fill("#message", "the slow one")
     page.press("#message", "Enter")
-    page.get_by_text("slow 0").wait_for()
+    page.get_by_text("well").wait_for()
     page.click("#new")
     says(page, [(0, {"content": "quick"})])
     ask(page, "the quick one")
     page.get_by_role("link", name="the slow one").click()
-    ask.wait(page)
-    assert page.locator(".answer").inner_text() == "slow " + " ".join(map(str, range(12)))
+    page.get_by_text("slow 0").wait_for()
+    assert page.locator("summary").inner_text().startswith("Thought for")
+    reply = ask.wait(page)
+    assert reply.locator(".answer").inner_text() == "slow " + " ".join(map(str, range(20)))
+    reply.locator("summary").click()
+    page.get_by_text("well").wait_for()
 
 
 def test_what_is_left_in_mid_reply_is_kept(page, says):

@@ -131,12 +131,20 @@ class AssistantTurn {
     if (this.node.thinking || this.node.text) this.#update();
   }
 
+  /** Another conversation is shown: the reply goes on, and nothing is drawn of it. */
+  leave() {
+    clearInterval(this.#tick);
+    if (!this.reply?.running) return;
+    this.reply.onUpdate = () => {};
+    this.reply.onEnd = () => this.turns.onEnd(this.conversation, this.node, this.reply);
+  }
+
   #update() {
     const { node } = this;
+    this.wait.hidden = Boolean(node.thinking || node.text);
+    this.details.hidden = !node.thinking;
     if (node.thinking && !node.text) {
-      this.wait.hidden = true;
-      if (this.details.hidden) {
-        this.details.hidden = false;
+      if (this.#tick === null) {
         this.details.classList.add("live");
         if (!this.#touched) this.details.open = true;
         announce("Thinking");
@@ -146,7 +154,6 @@ class AssistantTurn {
       this.#thinking.update(node.thinking);
     }
     if (node.text) {
-      this.wait.hidden = true;
       this.#thinkingOver();
       this.#answer.update(node.text);
     }
@@ -269,6 +276,7 @@ export class Turns {
       }
       return turn.element;
     });
+    for (const [id, turn] of this.#shown) if (shown.get(id) !== turn) turn.leave();
     this.#shown = shown;
     $("turns").replaceChildren(...elements);
     show(pairs).then(() => this.follower.grew());
