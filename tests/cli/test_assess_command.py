@@ -52,6 +52,7 @@ def test_the_model_solves_and_a_run_is_gone_on_with(sambay, checkpoint, files, m
         return real(self, row)
 
     monkeypatch.setattr(Grader, "grade", broken)
+    monkeypatch.setattr("sambay.tutor.solving._MOST_TOKENS", 8)
     common = ("assess", file, "-o", out, "--votes", "0", "--memory", "64MB")
     assert sambay(*common, "--model", checkpoint).status == 130
     assert not out.exists()

@@ -184,6 +184,7 @@ function tell({ correct, kind, message, note, working }) {
     notes.push(h("ol", { class: "lines", "aria-label": "Your steps" }, ...lines));
   }
   $("feedback").replaceChildren(...notes);
+  $("feedback").scrollIntoView({ block: "nearest" });
 }
 
 async function solution() {
