@@ -6,10 +6,12 @@ and the process one of memory, both kept by the system: what is too hard ends th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
 import sys
+import time
 from typing import Any, TypeAlias
 
 import math_verify
@@ -98,25 +100,23 @@ def answer(request: dict[str, Any]) -> Json:
     return _solutions(content)
 
 
-def _limit(memory: int) -> None:
+def _set_limit(name: str, value: int) -> None:
+    """Set a limit of this process, or the lower one that the system has set already."""
     try:
         import resource
     except ImportError:  # Windows: `judge` keeps to the time on the wall instead
         return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    which = getattr(resource, name)
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS knows a limit of memory and refuses it
+        # Only that of the time is raised again, with each question.
+        resource.setrlimit(which, (value, hard if name == "RLIMIT_CPU" else value))
 
 
 def _allow(seconds: int) -> None:
     """From now on so many seconds of processor time; then the system ends this process, in whatever code it is."""
-    try:
-        import resource
-    except ImportError:
-        return
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + seconds + 1, hard))
+    _set_limit("RLIMIT_CPU", int(time.process_time()) + seconds + 1)
 
 
 def main() -> None:
@@ -124,7 +124,8 @@ def main() -> None:
     seconds, memory = int(sys.argv[1]), int(sys.argv[2])
     logging.disable()
     _compare([("1", "1")])  # the parser is built at its first use
-    _limit(memory)
+    for name, value in (("RLIMIT_AS", memory), ("RLIMIT_FSIZE", 0), ("RLIMIT_CORE", 0)):
+        _set_limit(name, value)
     print('"ready"', flush=True)
     for line in sys.stdin:
         _allow(seconds)
