@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 
+import h11
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,6 +69,9 @@ class Observe:
 
         try:
             await self._app(scope, receive, reply)
+        except h11.LocalProtocolError:
+            # A body that is no HTTP was answered by uvicorn while we answered its head: the connection has ended.
+            status = 400
         finally:
             self._tell(scope, status, time.perf_counter() - began, name, facts)
 
