@@ -107,6 +107,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         message, status = explain(error)
         print_error(message)
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is still to be written cannot be
+            _silence_stdout()
         return status
 
 
@@ -134,5 +138,5 @@ def _prepare_streams() -> None:
 
 
 def _silence_stdout() -> None:
-    """The reader of our pipe has gone: without this, Python complains when it flushes at its end."""
+    """The reader of our pipe has gone, or the disk is full: else Python complains when it flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
