@@ -29,8 +29,9 @@ from sambay.errors import CheckpointError, ConfigError
 from sambay.files import StoredTensor, atomic_write, few, open_weights, write_weights
 
 __all__ = [
-    "GENERATION_FILE", "HEAD", "NAMES", "check_tied_head", "load_generation_config", "load_weights",
-    "resolve_dtype", "save_config", "save_generation_config", "save_weights", "to_disk_name", "to_memory_name",
+    "GENERATION_FILE", "HEAD", "NAMES", "check_tied_head", "load_end_ids", "load_generation_config",
+    "load_weights", "resolve_dtype", "save_config", "save_generation_config", "save_weights",
+    "to_disk_name", "to_memory_name",
 ]  # fmt: skip
 
 GENERATION_FILE = "generation_config.json"
@@ -209,6 +210,23 @@ def save_generation_config(content: Mapping[str, Any], directory: str | Path) ->
         CheckpointError: the directory cannot be written.
     """
     _write_json(Path(directory) / GENERATION_FILE, content)
+
+
+def load_end_ids(directory: str | Path, config: SambaYConfig) -> frozenset[int]:
+    """The tokens that end a reply: those of `generation_config.json` and those of the configuration.
+
+    Raises:
+        CheckpointError: the file cannot be read, or names what is no token.
+    """
+    ends = load_generation_config(directory).get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    for token in ends:
+        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < config.vocab_size:
+            raise CheckpointError(
+                f"{Path(directory) / GENERATION_FILE}: eos_token_id is {ends}: it must be token ids from 0 to "
+                f"{config.vocab_size - 1}"
+            )
+    return frozenset(ends) | frozenset(config.eos_token_ids)
 
 
 def load_generation_config(directory: str | Path) -> dict[str, Any]:

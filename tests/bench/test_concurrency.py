@@ -33,6 +33,13 @@ def test_a_ladder(tiny):
     assert rows[0]["ratio_to_one"] == 1
 
 
+def test_replies_end_where_they_do(tiny, tokenizer):
+    shapes = {"requests": 2, "prompt": None, "generate": 30, "rounds": 1}
+    [whole] = measure_concurrency(tiny, tokenizer, [1], **shapes)
+    [cut] = measure_concurrency(tiny, tokenizer, [1], ends=frozenset(range(512)), **shapes)
+    assert (whole["tokens"], cut["tokens"]) == (60, 2)
+
+
 def test_never_more_at_once_than_asked_for(tiny, monkeypatch):
     lengths = []
     run = type(tiny).run

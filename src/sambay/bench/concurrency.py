@@ -72,6 +72,7 @@ def measure_concurrency(
     tokenizer: Tokenizer | None,
     levels: Sequence[int],
     *,
+    ends: frozenset[int] = frozenset(),
     requests: int,
     prompt: int | None,
     generate: int,
@@ -85,6 +86,7 @@ def measure_concurrency(
         tokenizer: None for a model that reads no text.
         levels: numbers of requests at once; one after another is measured with them.
         requests: how many there are.
+        ends: tokens that end a reply.
         prompt: tokens of each, at random; then all generate to the end. None for school problems, which end as they do.
         generate: tokens that each generates at most.
         rounds: how often everything is measured, in turns.
@@ -111,7 +113,6 @@ def measure_concurrency(
     longest = max(map(len, prompts)) + generate
     check_context(model.config.max_position_embeddings, longest, f"a prompt and {generate} generated tokens")
     params = SamplingParams(temperature=0.0, max_tokens=generate, ignore_eos=prompt is not None or tokenizer is None)
-    ends = frozenset(model.config.eos_token_ids)
     engine = Engine(model, tokenizer, end_ids=ends, max_model_len=longest, max_num_seqs=max(levels))
     for level in levels:  # steps are recorded, memory is touched
         _run(engine, prompts[:level], replace(params, max_tokens=min(generate, 8)), level)

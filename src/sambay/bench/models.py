@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sambay import hub
+from sambay.checkpoint import load_end_ids
 from sambay.config import PRESETS, preset
 from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
@@ -37,6 +38,7 @@ class BenchModel:
         name: as typed, or that of the bundled one.
         model: on the CPU.
         tokenizer: None for random weights, which read no text.
+        ends: tokens that end a reply.
         random: whether the weights are random: they measure speed, never quality.
         resident: whether packed weights were copied into large pages.
     """
@@ -44,6 +46,7 @@ class BenchModel:
     name: str
     model: SambaY
     tokenizer: Tokenizer | None
+    ends: frozenset[int]
     random: bool
     resident: bool
 
@@ -141,4 +144,6 @@ def open_model(
         rest_torch()
     resident = make_resident(found, None if mmap is None else not mmap, progress)
     tokenizer = Tokenizer.from_pretrained(directory) if (directory / TOKENIZER_FILE).exists() else None
-    return BenchModel(model or "the bundled model", found, tokenizer, random, resident)
+    return BenchModel(
+        model or "the bundled model", found, tokenizer, load_end_ids(directory, found.config), random, resident
+    )

@@ -299,7 +299,7 @@ def throughput(
             from sambay.bench.concurrency import measure_concurrency
 
             results = measure_concurrency(
-                found.model, found.tokenizer, levels,
+                found.model, found.tokenizer, levels, ends=found.ends,
                 requests=count, prompt=prompt, generate=most, rounds=rounds, progress=bar.update,
             )  # fmt: skip
         shapes = {"concurrency": levels, "requests": count, "prompt": prompt, "generate": most, "rounds": rounds}

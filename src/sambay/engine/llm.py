@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import torch
 
 from sambay import hub
-from sambay.checkpoint import GENERATION_FILE, load_generation_config, resolve_dtype
+from sambay.checkpoint import GENERATION_FILE, load_end_ids, load_generation_config, resolve_dtype
 from sambay.engine.budget import memory_bytes
 from sambay.engine.core import Engine
 from sambay.engine.outputs import RequestOutput, StreamEvent
@@ -236,18 +236,14 @@ class LLM:
                 "they belong to different checkpoints"
             )
         self._generation = load_generation_config(directory)
-        ends = self._generation.get("eos_token_id")
-        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         try:
-            if not all(_is_integer(token) and 0 <= token < config.vocab_size for token in ends):
-                raise SamplingError(f"eos_token_id is {ends}: it must be token ids from 0 to {config.vocab_size - 1}")
             self.get_default_sampling_params()
         except SamplingError as error:
             raise CheckpointError(f"{directory / GENERATION_FILE}: {error}") from None
         self.engine = Engine(
             self.model,
             self.tokenizer,
-            end_ids=frozenset(ends) | frozenset(config.eos_token_ids),
+            end_ids=load_end_ids(directory, config),
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
