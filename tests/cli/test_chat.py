@@ -34,7 +34,8 @@ def test_each_line_is_a_turn(chat, tmp_path):
     result = chat("What is 3 + 4?", "", "And halved?", f"/save {tmp_path / 'x.json'}", options=options)
     messages = saved(tmp_path / "x.json")
     assert [role for role, _ in messages] == ["system", "user", "assistant", "user", "assistant"]
-    assert result.out == "".join(f"{text}\n" for role, text in messages if role == "assistant" and text)
+    replies = [text for role, text in messages if role == "assistant" and text]
+    assert result.out == "".join(text if text.endswith("\n") else f"{text}\n" for text in replies)
     assert len(re.findall(r"\[5 tokens, [0-9.]+ tokens/s, first after [0-9.]+ s, cut at max_tokens\]", result.err)) == 2
 
 
