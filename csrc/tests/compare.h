@@ -236,4 +236,9 @@ void check(Kernel KernelTable::*entry, const std::string& what, One one) {
     }
 }
 
+using Results = std::vector<Result>;
+
+// Of sums in float32 whose order differs. Products and sums within a block of 32 are integers, and exact.
+constexpr double kSums = 1e-6, kExact = 0;
+
 }  // namespace sambay

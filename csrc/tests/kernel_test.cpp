@@ -4,16 +4,11 @@
 // Prints what was compared and returns 0; at the first mismatch one line on the standard error, and 1. An argument names
 // the only kernel to test. Also run under -fsanitize=address,undefined and -fsanitize=thread. Every kernel of
 // kernel_table.h has a function test_NAME here; without it this file does not compile.
-#include "byte_products.h"
 #include "compare.h"
+#include "machine.h"
 #include "sequences.h"
 
 using namespace sambay;
-using Results = std::vector<Result>;
-
-// Of sums in float32 whose order differs. Products and sums within a block of 32 are integers, and exact.
-constexpr double kSums = 1e-6, kExact = 0;
-
 // ---- products with quantised weights ------------------------------------------------------------------------------------
 
 // Random: as a model has them. Whole: integers whose sums float32 holds exactly, so that every result must be the same to
@@ -555,35 +550,6 @@ static void test_top_logprobs() {
                 return Results{rank.result("rank", kExact), tokens.result("tokens", kExact), logprobs.result("logprobs", 1e-6)};
             });
         }
-}
-
-// ---- memory -------------------------------------------------------------------------------------------------------------
-
-static void test_read_sum() {
-    for (int64_t count : {0, 1, 31, 32, 1000, 4099}) {
-        const Buffer<uint64_t> words(count);
-        for (int64_t i = 0; i < count; ++i) words[i] = uint64_t(source()) << 32 | source();
-        check(&KernelTable::read_sum, shape("count", count), [&](auto kernel, int threads) {
-            std::vector<uint64_t> sums(size_t(threads), 0);
-            Pool::instance().run([&](const Team& team) { sums[size_t(team.thread)] = kernel(words.data(), size_t(count), team); });
-            uint64_t sum = 0;
-            for (uint64_t one : sums) sum += one;
-            return Results{{"sum", kExact, {double(sum >> 32), double(sum & 0xffffffffu)}}};
-        });
-    }
-}
-
-static void test_byte_products() {
-    const Buffer<uint8_t> b(kProductPanels * 16 * kProductWidth);
-    const Buffer<int8_t> a(kProductRows * kProductWidth);
-    for (int64_t i = 0; i < b.size(); ++i) b[i] = uint8_t(source() & 15);
-    for (int64_t i = 0; i < a.size(); ++i) a[i] = int8_t(source() % 255 - 127);
-    for (int64_t count : {0, 1, 3}) {
-        check(&KernelTable::byte_products, shape("count", count), [&](auto kernel, int) {
-            const Team alone{0, 1, nullptr, nullptr, nullptr};
-            return Results{{"sum", kExact, {double(kernel(b.data(), a.data(), size_t(count), alone))}}};
-        });
-    }
 }
 
 int main(int argc, char** argv) {
