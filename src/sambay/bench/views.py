@@ -101,14 +101,12 @@ def _fit(row: Row) -> str:
 
 
 def _quantile_columns(name: str, title: str) -> tuple[Column, ...]:
-    """The columns of the `quantiles` of some seconds, in milliseconds; the unit stands in the first title."""
+    """The columns of the `quantiles` of some seconds, in milliseconds; the note says so."""
 
     def shown(part: str) -> Callable[[Row], str]:
         return lambda row: "" if row[name] is None else f"{1e3 * row[name][part]:,.1f}"
 
-    word = title.partition(",")[0]
-    titles = {"p50": f"{title}, p50", "p95": f"{word}, p95", "p99": f"{word}, p99"}
-    return tuple(Column(one, shown(part)) for part, one in titles.items())
+    return tuple(Column(f"{title} {part}", shown(part)) for part in ("p50", "p95", "p99"))
 
 
 _ENGINE = Column("", _engine, left=True, key=True, peer=True)
@@ -238,7 +236,7 @@ VIEWS: dict[str, View] = {
             Column("quartiles", lambda row: f"{row['seconds']['q1']:,.2f}-{row['seconds']['q3']:,.2f}"),
             Column("tokens/s", lambda row: f"{row['tokens_per_second']:,.2f}"),
             Column("x one", _times("ratio_to_one")),
-            *_quantile_columns("first_token", "first, ms"),
+            *_quantile_columns("first_token", "first"),
             Column("step, ms", lambda row: f"{1e3 * row['step']:,.2f}"),
             Column("own", lambda row: f"{row['own']:.1%}"),
         ),
@@ -260,11 +258,11 @@ VIEWS: dict[str, View] = {
             Column("s", lambda row: f"{row['seconds']:,.2f}"),
             Column("tokens", lambda row: f"{row['tokens']:,}"),
             Column("tokens/s", lambda row: f"{row['tokens_per_second']:,.2f}"),
-            *_quantile_columns("first_token", "first, ms"),
-            *_quantile_columns("inter_token", "between, ms"),
+            *_quantile_columns("first_token", "first"),
+            *_quantile_columns("inter_token", "between"),
             Column("ms/token", lambda row: "" if row["per_token"] is None else f"{1e3 * row['per_token']['p50']:,.2f}"),
         ),
-        note="Seen from the client. First: until the first text of an answer; between: from one piece of text to the "
+        note="Seen from the client; p50 to p99 in ms. First: until the first text of an answer; between: from one piece of text to the "
         "next; ms/token: of an answer after its first, the median.",
         x=lambda row: row["concurrency"] if row["rate"] is None else row["rate"],
         y=lambda row: row["tokens_per_second"],
