@@ -242,7 +242,7 @@ VIEWS: dict[str, View] = {
         ),
         note="The same requests through the engine, prompts and the choice of tokens included; who is done makes room "
         "for the next. x one: the time of one after another over this, the median of the rounds. First: until a "
-        "request's first token. Own: what the engine takes of a step beside the model.",
+        "request's first token, in ms. Own: what the engine takes of a step beside the model.",
         x=lambda row: row["concurrency"],
         y=lambda row: row["tokens_per_second"],
         series=lambda row: "",
@@ -262,8 +262,8 @@ VIEWS: dict[str, View] = {
             *_quantile_columns("inter_token", "between"),
             Column("ms/token", lambda row: "" if row["per_token"] is None else f"{1e3 * row['per_token']['p50']:,.2f}"),
         ),
-        note="Seen from the client; p50 to p99 in ms. First: until the first text of an answer; between: from one piece of text to the "
-        "next; ms/token: of an answer after its first, the median.",
+        note="Seen from the client; p50 to p99 in ms. First: until the first text of an answer; between: from one "
+        "piece of text to the next; ms/token: of an answer after its first, the median.",
         x=lambda row: row["concurrency"] if row["rate"] is None else row["rate"],
         y=lambda row: row["tokens_per_second"],
         series=lambda row: "",
