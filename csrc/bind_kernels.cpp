@@ -45,11 +45,13 @@ class Scratch {
 };
 thread_local Scratch scratch;
 
-// A packed matrix as Python holds it: (data, bias, rows, k, rows_padded, k_padded, bits, group).
+// A packed matrix as Python holds it: (data, bias, rows, k, rows_padded, superblocks, bits, group).
 struct Matrix {
     Packed packed;
-    Matrix(Address data, Address bias, int64_t rows, int64_t k, int64_t rows_padded, int64_t k_padded, int64_t bits, int64_t group)
-        : packed{at<const uint8_t>(data), at<const float>(bias), rows, k, rows_padded, k_padded, bits, group} {}
+    Matrix(Address data, Address bias, int64_t rows, int64_t k, int64_t rows_padded, int64_t superblocks, int64_t bits, int64_t group)
+        : packed{at<const uint8_t>(data), at<const float>(bias), rows, k, rows_padded, 0, bits, group} {
+        packed.k_padded = superblocks * packed.width();
+    }
 };
 
 struct PySequences {
@@ -267,7 +269,9 @@ void bind_kernels(nb::module_& m) {
     m.attr("MOST_QUERIES") = int(kMostQueries);
     m.attr("MOST_WIDTH") = int(kMostWidth);
     nb::class_<Matrix>(m, "Matrix")
-        .def(nb::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>());
+        .def(nb::init<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>())
+        .def_prop_ro("superblock_bytes", [](const Matrix& matrix) { return matrix.packed.superblock_bytes(); })
+        .def_prop_ro("k_padded", [](const Matrix& matrix) { return matrix.packed.k_padded; });
     nb::class_<PySequences>(m, "Sequences").def(nb::init<int64_t, Address, Address, Address, Address>());
     nb::class_<PyHeads>(m, "Heads")
         .def(nb::init<int64_t, int64_t, int64_t, int64_t, float, float, Address, float, float>());

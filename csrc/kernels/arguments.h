@@ -11,12 +11,14 @@ namespace sambay {
 struct Packed {
     const uint8_t* data;
     const float* bias;  // (rows,) or null
-    int64_t rows, k, rows_padded, k_padded;  // padded to multiples of 16 and of 2 * group
+    int64_t rows, k, rows_padded, k_padded;  // padded to multiples of 16 and of width()
     int64_t bits, group;
 
     int64_t panels() const { return rows_padded / 16; }
-    int64_t superblocks() const { return k_padded / (2 * group); }
-    int64_t superblock_bytes() const { return 64 + bits * 4 * group; }
+    bool nested() const { return bits == 4 && group == 32; }  // see linear_nested.h
+    int64_t width() const { return nested() ? 256 : 2 * group; }  // k of a superblock
+    int64_t superblocks() const { return k_padded / width(); }
+    int64_t superblock_bytes() const { return nested() ? 128 + 32 * 64 : 64 + bits * 4 * group; }
     int64_t panel_bytes() const { return superblocks() * superblock_bytes(); }
 };
 
@@ -246,7 +248,7 @@ constexpr int64_t kRows = 256;     // rows of activations whose results are held
 constexpr int64_t kAloneBytes = 2 * 65536 * 2;  // quantised activations that a thread makes for itself
 
 static inline int64_t scratch_of_thread() {
-    return kPanels * 16 * kChunk + kPanels * 32 * (kChunk / 64) * 4 + kRows * 16 * kPanels * 4 + kAloneBytes;
+    return kPanels * 16 * kChunk + kPanels * 36 * (kChunk / 64) * 4 + kRows * 16 * kPanels * 4 + kAloneBytes;
 }
 static inline int64_t activation_bytes(int64_t m, int64_t k) {
     return (m * k + 63) / 64 * 64 + 2 * ((m * k / 32 * 4 + 63) / 64 * 64);

@@ -6,7 +6,7 @@
 // consecutive k of one row in each 32-bit lane. Four-bit codes of the first group are the low nibbles, those of
 // the second the high ones. Codes of six bits have their lower four in the same way, and behind them their upper two:
 // of two lines in each line, first and second group of the first, then of the second. A code u stands for
-// (u - zero) * scale, with zero = 8, 32 or 128.
+// (u - zero) * scale, with zero = 8, 32 or 128. Four bits in groups of 32 have a layout of their own: linear_nested.h.
 //
 // Activations are quantised to signed bytes in blocks of 32, each with a scale: products are exact in 32-bit
 // integers within a block, and are scaled and added in float32. The zero is taken off in the integers: a sum
@@ -16,61 +16,10 @@
 // panels into the second-level cache and run over all activations: bound by the multipliers.
 #pragma once
 
-#include <type_traits>
-
-#include "mixers.h"
+#include "linear_nested.h"
 
 namespace sambay {
 namespace {
-
-// Activations in signed bytes: (m, k) codes, and for every block of 32 a scale and what a sum of products begins at,
-// -zero * (sum of the block's codes): (k / 32, m) both, so that those of neighbouring rows are neighbours.
-struct Activations {
-    int8_t* codes;
-    float* scales;
-    int32_t* starts;
-    int64_t m, k;
-};
-
-template <class V>
-int32_t zero_of(const Packed& w) { return w.bits == 4 ? 8 : w.bits == 6 ? 32 : V::kZero8; }
-
-// Quantise block `at` of a row, 32 values, for weights with that zero.
-template <class V>
-inline void quantise_block(const float* x, const Activations& out, int64_t row, int64_t at, int32_t zero) {
-    int32_t sum;
-    out.scales[at * out.m + row] = V::quantise32(x, out.codes + row * out.k + 32 * at, &sum);
-    out.starts[at * out.m + row] = -zero * sum;
-}
-
-// Quantise rows `first` to `last` of x (m, width) float32; what lies between width and k becomes zero.
-template <class V>
-void quantise_rows(const float* x, int64_t stride, int64_t width, const Activations& out, int32_t zero, int64_t first, int64_t last) {
-    const int64_t blocks = out.k / 32;
-    for (int64_t row = first; row < last; ++row) {
-        const float* source = x + row * stride;
-        for (int64_t at = 0; at < blocks; ++at) {
-            const int64_t have = least(32, width - 32 * at);
-            if (have == 32) {
-                quantise_block<V>(source + 32 * at, out, row, at, zero);
-                continue;
-            }
-            float padded[32] = {};
-            for (int64_t i = 0; i < have; ++i) padded[i] = source[32 * at + i];
-            quantise_block<V>(padded, out, row, at, zero);
-        }
-    }
-}
-
-// ---- the inner loops: P panels and T rows of activations at a time -----------------------------------------------------
-
-// f with the number of rows, from 1 to T, as a constant.
-template <int T, class F>
-inline void counted(int64_t count, const F& f) {
-    if constexpr (T > 1)
-        if (count < T) return counted<T - 1>(count, f);
-    f(std::integral_constant<int, T>());
-}
 
 // One block of 32 k. `Weights(p, j)` gives the codes of the j-th four k of a panel; an activation is loaded once for all
 // panels. Every result is made of the same operations in the same order, whatever P and T are.
@@ -97,31 +46,6 @@ inline void block(const Weights& weights, const typename V::Floats* scale, const
         for (int t = 0; t < T; ++t)
             acc[p][t] = V::fma(V::to_floats(sum[p][t]), V::mul(scale[p], V::floats(scales[t])), acc[p][t]);
 }
-
-template <class V>
-inline void finish(typename V::Floats acc, const float* bias, float* out, int64_t panel, int64_t rows) {
-    const int64_t first = 16 * panel, count = least(16, rows - first);
-    put<V>(out + first, bias ? V::add(acc, some<V>(bias + first, count)) : acc, count);
-}
-
-constexpr int64_t kAhead = 8192;  // bytes to prefetch ahead: the hardware's own streams stop at pages
-inline void fetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }  // into the second-level cache
-
-// Load a line of codes, and ask for the one that comes `kAhead` later.
-template <class V>
-inline typename V::Bytes ahead(const uint8_t* p) {
-    fetch(p + kAhead);
-    return V::bytes(p);
-}
-
-// What the next panels need from memory, asked for evenly while those at hand are multiplied: so many lines in a step.
-struct Lines {
-    const uint8_t *next, *end;
-    int64_t each;
-    void step() {
-        for (int64_t i = 0; i < each && next < end; ++i, next += 64) fetch(next);
-    }
-};
 
 // Straight from the packed codes, to `sums` of P x T vectors. One panel reads ahead in its own stream, two in what `lines`
 // names. A function of its own: within a larger one GCC keeps sums in memory, and stores take the multipliers' time.
@@ -196,7 +120,8 @@ void few(const Packed& w, const Activations& a, int64_t panel, const float* bias
         counted<T>(least(height, a.m - row), [&](auto count) {
             constexpr int kCount = decltype(count)::value;
             alignas(64) float sums[16 * P * kCount];
-            packed_tile<V, Bits, P, kCount>(w, a, row, panel, lines, sums);
+            if constexpr (Bits == kNested) nested_tile<V, kCount>(w, a, row, panel, sums);
+            else packed_tile<V, Bits, P, kCount>(w, a, row, panel, lines, sums);
             for (int p = 0; p < P; ++p)
                 for (int t = 0; t < kCount; ++t)
                     finish<V>(V::load(sums + 16 * (p * kCount + t)), bias, out + (row + t) * stride, panel + p, rows);
@@ -208,6 +133,7 @@ void few(const Packed& w, const Activations& a, int64_t panel, const float* bias
 // Unpack superblocks `from` to `to` of a panel: codes of one byte, and scales in float32, in order of k.
 template <class V, int Bits>
 void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* codes, float* scales) {
+    if constexpr (Bits == kNested) return unpack_nested<V>(w, panel, from, to, codes, scales);
     const int64_t bytes = w.superblock_bytes(), parts = w.group / 32;
     const uint8_t* p = w.data + panel * w.panel_bytes() + from * bytes;
     for (int64_t s = from; s < to; ++s, p += bytes) {
@@ -234,6 +160,10 @@ void unpack(const Packed& w, int64_t panel, int64_t from, int64_t to, uint8_t* c
         codes += 2 * half;
     }
 }
+
+// Floats that go with an unpacked superblock of a panel.
+template <class V, int Bits>
+constexpr int64_t kScaleFloats = Bits == kNested ? kNestedFloats<V> : 32;
 
 // P unpacked panels, and where they lie: codes and scales, and the distance from one panel to the next.
 struct Unpacked {
@@ -272,7 +202,7 @@ inline Lines next_lines(const Packed& w, int64_t panel, int64_t last, int64_t fr
     const int64_t each = (tiles + side - 1) / side, which = panel + tile / each + (more ? 0 : kPanels), at = more ? from + chunk : 0;
     if (which >= last) return {nullptr, nullptr, 0};
     const int64_t bytes = least(chunk, w.superblocks() - at) * w.superblock_bytes(), share = (bytes / 64 + each - 1) / each * 64;
-    const int64_t begin = tile % each * share, steps = chunk * w.group / 16;  // one for every block
+    const int64_t begin = tile % each * share, steps = chunk * w.width() / block_of(w);
     const uint8_t* next = w.data + which * w.panel_bytes() + at * w.superblock_bytes();
     return {next + least(begin, bytes), next + least(begin + share, bytes), (share / 64 + steps - 1) / steps};
 }
@@ -281,11 +211,13 @@ inline Lines next_lines(const Packed& w, int64_t panel, int64_t last, int64_t fr
 template <class V, int Bits>
 void many(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
           int64_t stride, int64_t rows, uint8_t* scratch) {
-    constexpr int kSide = V::kPairTile > 0 ? 2 : 1, kTile = V::kPairTile > 0 ? V::kPairTile : V::kTile;
-    const int64_t per = 2 * w.group, chunk = most_of(1, kChunk / per), superblocks = w.superblocks();
+    constexpr int kSide = V::kPairTile > 0 ? 2 : 1;
+    constexpr int kTile = kSide == 2 ? V::kPairTile : V::kTile;
+    const int64_t per = w.width(), chunk = most_of(1, kChunk / per), superblocks = w.superblocks();
     uint8_t* codes = scratch;
     float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);
-    float* sums = scales + kPanels * 32 * chunk;
+    constexpr int64_t floats = kScaleFloats<V, Bits>;
+    float* sums = scales + kPanels * floats * chunk;
     const int64_t width = 16 * kPanels;
     for (int64_t p = first; p < last; p += kPanels) {
         const int64_t panels = least(kPanels, last - p);
@@ -296,14 +228,19 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
                 // With a single chunk the panels stay unpacked for all rows.
                 if (r == 0 || chunk < superblocks)
                     for (int64_t i = 0; i < panels; ++i)
-                        unpack<V, Bits>(w, p + i, s, s + some, codes + i * 16 * chunk * per, scales + i * 32 * chunk);
+                        unpack<V, Bits>(w, p + i, s, s + some, codes + i * 16 * chunk * per, scales + i * floats * chunk);
                 const auto tile = [&](auto side, int64_t i, int64_t t) {
-                    const Unpacked at{codes + i * 16 * chunk * per, scales + i * 32 * chunk, 16 * chunk * per, 32 * chunk,
+                    constexpr int P = decltype(side)::value;
+                    const Unpacked at{codes + i * 16 * chunk * per, scales + i * floats * chunk, 16 * chunk * per, floats * chunk,
                                       w.group, 2 * some};
+                    const Lines lines = next_lines(w, p + i, last, s, chunk, P, t / kTile, tiles);
+                    float* to = sums + t * width + 16 * i;
                     counted<kTile>(least(kTile, height - t), [&](auto count) {
-                        unpacked_tile<V, Bits, decltype(side)::value, decltype(count)::value>(
-                            at, a, r + t, s * per / 32, sums + t * width + 16 * i, s == 0,
-                            next_lines(w, p + i, last, s, chunk, decltype(side)::value, t / kTile, tiles));
+                        constexpr int T = decltype(count)::value;
+                        if constexpr (Bits == kNested)
+                            unpacked_nested_tile<V, P, T>(at.codes, at.codes_step, at.scales, at.scales_step, some, a, r + t,
+                                                          s * per / 128, to, s == 0, lines);
+                        else unpacked_tile<V, Bits, P, T>(at, a, r + t, s * per / 32, to, s == 0, lines);
                     });
                 };
                 for (int64_t t = 0; t < height; t += kTile) {
@@ -324,8 +261,8 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 // From so many rows of activations on: two panels at a time, since multipliers are the limit and not memory; tiles, where
 // there are any (linear_tiles.h); and unpacking first, which pays later where two panels share an activation.
 constexpr int64_t kPaired = 5, kTiled = 9;
-template <class V>
-constexpr int64_t kMany = V::kPairTile > 0 ? 64 : 24;
+template <class V, int Bits>
+constexpr int64_t kMany = V::kPairTile > 0 ? (Bits == kNested ? 33 : 64) : 24;
 
 template <class V, int Bits>
 void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out, int64_t stride,
@@ -338,32 +275,43 @@ void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, 
     if (!a.m) return;
     if constexpr (requires { V::kTiles; })
         if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
-    if (a.m >= kMany<V>) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
-    if constexpr (V::kPairTile > 0)
+    if (a.m >= kMany<V, Bits>) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
+    if constexpr (V::kPairTile > 0 && Bits != kNested)
         if (a.m >= kPaired)
             for (; first + 2 <= last; first += 2) few<V, Bits, 2, V::kPairTile>(w, a, first, bias, out, stride, rows);
     for (; first < last; ++first)  // a panel comes from memory once, for all rows
         few<V, Bits, 1, V::kTile>(w, a, first, bias, out, stride, rows);
 }
 
-// Where the quantised activations of `m` rows lie in a scratch buffer: codes, scales, starts.
-Activations activations_in(uint8_t* scratch, int64_t m, int64_t k) {
-    const int64_t codes = (m * k + 63) / 64 * 64, scales = (m * k / 32 * 4 + 63) / 64 * 64;
-    return {reinterpret_cast<int8_t*>(scratch), reinterpret_cast<float*>(scratch + codes),
-            reinterpret_cast<int32_t*>(scratch + codes + scales), m, k};
+// Where the activations of `m` rows, quantised for a matrix, lie in a scratch buffer: codes, scales, starts. Long blocks
+// leave three quarters of what the scales may take.
+Activations activations_in(uint8_t* scratch, int64_t m, const Packed& w) {
+    const int64_t k = w.k_padded, block = block_of(w), codes = (m * k + 63) / 64 * 64, scales = (m * k / 32 * 4 + 63) / 64 * 64;
+    float* first = reinterpret_cast<float*>(scratch + codes);
+    return {reinterpret_cast<int8_t*>(scratch), first, reinterpret_cast<int32_t*>(scratch + codes + scales),
+            reinterpret_cast<int32_t*>(first + m * (k / block)), m, k, block};
+}
+
+// f with the kind of a matrix as a constant.
+template <class F>
+void kind_of(const Packed& w, const F& f) {
+    if (w.nested()) f(std::integral_constant<int, kNested>());
+    else if (w.bits == 4) f(std::integral_constant<int, 4>());
+    else if (w.bits == 6) f(std::integral_constant<int, 6>());
+    else f(std::integral_constant<int, 8>());
 }
 
 // A product with activations that are quantised already: some panels at a time, of 64 KiB or more.
 template <class V>
 void product(const Packed& w, const Activations& a, float* out, int64_t stride, uint8_t* scratch, const Team& team, int phase) {
-    bool unpacks = a.m >= kMany<V>;
-    if constexpr (requires { V::kTiles; }) unpacks = a.m >= kTiled;
-    const int64_t some = unpacks ? kPanels : (65536 / w.panel_bytes() + 2) / 2 * 2;
-    in_turns(team, phase, size_t(w.panels()), size_t(some), [&](size_t begin, size_t end) {
-        const int64_t first = int64_t(begin), last = int64_t(end);
-        if (w.bits == 4) linear<V, 4>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
-        else if (w.bits == 6) linear<V, 6>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
-        else linear<V, 8>(w, a, first, last, w.bias, out, stride, w.rows, scratch);
+    kind_of(w, [&](auto kind) {
+        constexpr int Bits = decltype(kind)::value;
+        bool unpacks = a.m >= kMany<V, Bits>;
+        if constexpr (requires { V::kTiles; }) unpacks = a.m >= kTiled;
+        const int64_t some = unpacks ? kPanels : (65536 / w.panel_bytes() + 2) / 2 * 2;
+        in_turns(team, phase, size_t(w.panels()), size_t(some), [&](size_t begin, size_t end) {
+            linear<V, Bits>(w, a, int64_t(begin), int64_t(end), w.bias, out, stride, w.rows, scratch);
+        });
     });
 }
 
@@ -375,7 +323,7 @@ void linear_kernel(const LinearArguments& arg, const Team& team) {
     const Packed& w = arg.weight;
     uint8_t* own = arg.scratch + scratch_of_thread() * team.thread;
     const bool alone = arg.m <= kAlone;
-    const Activations a = activations_in(alone ? own : arg.scratch + scratch_of_thread() * team.count, arg.m, w.k_padded);
+    const Activations a = activations_in(alone ? own : arg.scratch + scratch_of_thread() * team.count, arg.m, w);
     if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), 0, arg.m);
     else {
         const Share rows = share(team, size_t(arg.m), 1);
@@ -393,9 +341,9 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
     uint8_t* own = arg.scratch + scratch_of_thread() * team.thread;
     uint8_t* common = arg.scratch + scratch_of_thread() * team.count;
     const bool alone = arg.m <= kAlone;
-    const Activations a = activations_in(alone ? own : common, arg.m, w.k_padded);
+    const Activations a = activations_in(alone ? own : common, arg.m, w);
     float* wide = reinterpret_cast<float*>(common + activation_bytes(arg.m, w.k_padded));
-    const Activations gated = activations_in(reinterpret_cast<uint8_t*>(wide) + (arg.m * w.rows * 4 + 63) / 64 * 64, arg.m, w2.k_padded);
+    const Activations gated = activations_in(reinterpret_cast<uint8_t*>(wide) + (arg.m * w.rows * 4 + 63) / 64 * 64, arg.m, w2);
     if (alone) quantise_rows<V>(arg.x, arg.x_stride, w.k, a, zero_of<V>(w), 0, arg.m);
     else {
         const Share rows = share(team, size_t(arg.m), 1);
@@ -404,13 +352,13 @@ void mlp_kernel(const MlpArguments& arg, const Team& team) {
     }
     product<V>(w, a, wide, w.rows, own, team, 0);
     barrier(team);
-    const int64_t blocks = w2.k_padded / 32;
+    const int64_t block = gated.block, blocks = w2.k_padded / block;
     const Share mine = share(team, size_t(arg.m * blocks), 1);
     for (int64_t item = int64_t(mine.begin); item < int64_t(mine.end); ++item) {
         const int64_t row = item / blocks, at = item % blocks;
-        const float *gate = wide + row * w.rows + 32 * at, *up = gate + inner;
-        const int64_t count = least(32, inner - 32 * at);
-        float values[32] = {};
+        const float *gate = wide + row * w.rows + block * at, *up = gate + inner;
+        const int64_t count = least(block, inner - block * at);
+        float values[128] = {};
         for (int64_t e = 0; e < count; e += 16)
             V::store(values + e, V::mul(some<V>(up + e, count - e), silu<V>(some<V>(gate + e, count - e))));
         quantise_block<V>(values, gated, row, at, zero_of<V>(w2));
@@ -431,6 +379,16 @@ void rows_kernel(const RowsArguments& arg, const Team& team) {
         for (int64_t s = 0; s < w.superblocks(); ++s, p += w.superblock_bytes()) {
             float scales[32];
             V::store(scales, V::halves(p));
+            if (w.nested()) {
+                for (int64_t j = 0, count = least(kNestedWidth, w.k - s * kNestedWidth); j < count; ++j) {
+                    const int64_t e = j % 128, group = j / 32;
+                    const uint8_t both = p[kNestedHeader + e / 4 * 64 + lane * 4 + e % 4];
+                    const int m = p[64 + group % 4 * 16 + lane] >> (group / 4 * 4) & 15;
+                    const int code = (j < 128 ? both & 15 : both >> 4) - 8;
+                    out[s * kNestedWidth + j] = float(p[32 + lane] >> group & 1 ? -code * m : code * m) * scales[lane];
+                }
+                continue;
+            }
             V::store(scales + 16, V::halves(p + 32));
             for (int64_t j = 0; j < 2 * w.group; ++j) {
                 const int64_t at = s * 2 * w.group + j, half = j / w.group;

@@ -3,9 +3,9 @@
 // Integers, in blocks of 32: both sides have a scale for every block of 32 k, so that a tile can add up no more than
 // that. Sixteen rows of a block and a panel then take the tile unit 16 cycles, and the vectors about 30 to read, convert,
 // scale and add what it found (60 loads and 48 operations, two of each a cycle; they overlap), where AVX-512 VNNI needs 88.
-// And they give the same to the bit: a row's results still do not depend on how many rows stand beside it. bfloat16 tiles
-// have no such tail, but two bytes a weight, half the rate, and they round (2e-3 to 3e-3); bytes with a scale for 128 k or
-// more could be twice as fast as these, but lose 1.8e-2 or need another file format.
+// And they give the same to the bit: a row's results still do not depend on how many rows stand beside it. Nested scales
+// (linear_nested.h) leave blocks of 128: a quarter of those loads and operations, and two products of 64 k in the place of
+// four of 32. bfloat16 tiles have no such tail, but two bytes a weight, half the rate, and they round (2e-3 to 3e-3).
 #pragma once
 
 #include "linear.h"
@@ -29,21 +29,31 @@ struct VTiles : VAvx512 {
         }
         static Bytes whole(Bytes x) { return _mm512_xor_si512(x, _mm512_set1_epi8(-128)); }
     };
+    struct SignedNested : VAvx512 {
+        static Bytes expand(Bytes u, Expander e) { return Signed::whole(VAvx512::expand(u, e)); }
+    };
 };
 
 constexpr int64_t kTileHeight = 16;
 constexpr int64_t kTileChunk = 1024;  // k at a time: a panel's codes, and those of sixteen rows, fit into the first-level cache
 
+// What one product of tiles takes, and the products that make a block.
+template <int Bits>
+constexpr int kTileDepth = Bits == kNested ? 64 : 32;
+template <int Bits>
+constexpr int kTileProducts = Bits == kNested ? 2 : 1;
+
 // Blocks `b` to b + N of one panel and a tile of rows: sums of products, in C tiles 0 to N - 1.
-template <int N, int At = 0>
+template <int Bits, int N, int At = 0>
 inline void multiply_blocks(Tiles& tiles, const int8_t* codes, int64_t stride, const uint8_t* weights) {
-    if constexpr (At < N) {
-        constexpr int kA = 4 + At % 2, kB = 6 + At % 2;
-        tiles.zero<At>();
-        tiles.load<kA>(codes + 32 * At, stride);
-        tiles.load<kB>(weights + 512 * At, 64);
-        tiles.multiply<At, kA, kB>();
-        multiply_blocks<N, At + 1>(tiles, codes, stride, weights);
+    constexpr int kDepth = kTileDepth<Bits>, kProducts = kTileProducts<Bits>;
+    if constexpr (At < N * kProducts) {
+        constexpr int kA = 4 + At % 2, kB = 6 + At % 2, kC = At / kProducts;
+        if constexpr (At % kProducts == 0) tiles.zero<kC>();
+        tiles.load<kA>(codes + kDepth * At, stride);
+        tiles.load<kB>(weights + 16 * kDepth * At, 64);
+        tiles.multiply<kC, kA, kB>();
+        multiply_blocks<Bits, N, At + 1>(tiles, codes, stride, weights);
     }
 }
 
@@ -56,17 +66,18 @@ inline void store_blocks(Tiles& tiles, int32_t (*found)[256]) {
 }
 
 // `height` rows of activations and one unpacked panel: their products are added to `sums`, which has rows of 16 * kPanels.
-template <class V>
+template <class V, int Bits>
 [[gnu::noinline]] void tile_of_rows(Tiles& tiles, int64_t height, const Unpacked& w, const Activations& a, int64_t row, int64_t at,
                                     float* sums, bool fresh, Lines lines) {
     constexpr int64_t width = 16 * kPanels;
     alignas(64) int32_t found[4][256];
     for (int64_t r = 0; fresh && r < height; ++r) V::store(sums + r * width, V::floats(0));
-    const int64_t parts = w.group / 32, blocks = w.groups * parts;
+    constexpr int64_t kDepth = kTileDepth<Bits> * kTileProducts<Bits>;
+    const int64_t parts = w.group / kDepth, blocks = w.groups * parts;
     const auto multiply = [&](int64_t b) {  // there is always an even number of blocks
-        const int8_t* codes = a.codes + row * a.k + 32 * (at + b);
-        if (b + 4 <= blocks) multiply_blocks<4>(tiles, codes, a.k, w.codes + 512 * b);
-        else if (b < blocks) multiply_blocks<2>(tiles, codes, a.k, w.codes + 512 * b);
+        const int8_t* codes = a.codes + row * a.k + kDepth * (at + b);
+        if (b + 4 <= blocks) multiply_blocks<Bits, 4>(tiles, codes, a.k, w.codes + 16 * kDepth * b);
+        else if (b < blocks) multiply_blocks<Bits, 2>(tiles, codes, a.k, w.codes + 16 * kDepth * b);
     };
     int64_t group = 0, part = 0;
     const auto add = [&](auto count, int64_t b) {
@@ -101,15 +112,17 @@ template <class V>
 template <class V, int Bits>
 void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out, int64_t stride,
            int64_t rows, uint8_t* scratch) {
-    const int64_t per = 2 * w.group, chunk = most_of(1, kTileChunk / per), superblocks = w.superblocks();
+    const int64_t per = w.width(), chunk = most_of(1, kTileChunk / per), superblocks = w.superblocks();
+    using Signed = std::conditional_t<Bits == kNested, typename V::SignedNested, typename V::Signed>;
     uint8_t* codes = scratch;
     float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);
-    float* sums = scales + kPanels * 32 * chunk;
+    constexpr int64_t floats = kScaleFloats<V, Bits>;
+    float* sums = scales + kPanels * floats * chunk;
     constexpr int64_t width = 16 * kPanels, together = kRows / kTileHeight;
     // All tiles have one height, and so one configuration: the last begins early and repeats rows of the one before.
     const int64_t count = (a.m + kTileHeight - 1) / kTileHeight, height = (a.m + count - 1) / count;
     const auto row_of = [&](int64_t tile) { return least(tile * height, a.m - height); };
-    Tiles tiles{int(height)};
+    Tiles tiles{int(height), kTileDepth<Bits>};
     for (int64_t p = first; p < last; p += kPanels) {
         const int64_t panels = least(kPanels, last - p);
         for (int64_t begin = 0; begin < count; begin += together) {
@@ -118,12 +131,12 @@ void tiled(const Packed& w, const Activations& a, int64_t first, int64_t last, c
                 const int64_t depth = least(chunk, superblocks - s);
                 if (begin == 0 || chunk < superblocks)
                     for (int64_t i = 0; i < panels; ++i)
-                        unpack<typename V::Signed, Bits>(w, p + i, s, s + depth, codes + i * 16 * chunk * per, scales + i * 32 * chunk);
+                        unpack<Signed, Bits>(w, p + i, s, s + depth, codes + i * 16 * chunk * per, scales + i * floats * chunk);
                 for (int64_t i = 0; i < panels; ++i)
                     for (int64_t t = 0; t < some; ++t) {
-                        const Unpacked panel{codes + i * 16 * chunk * per, scales + i * 32 * chunk, 0, 0, w.group, 2 * depth};
+                        const Unpacked panel{codes + i * 16 * chunk * per, scales + i * floats * chunk, 0, 0, Bits == kNested ? per : w.group, Bits == kNested ? depth : 2 * depth};
                         const Lines lines = next_lines(w, p + i, last, s, chunk, 1, t, some);
-                        tile_of_rows<V>(tiles, height, panel, a, row_of(begin + t), s * per / 32,
+                        tile_of_rows<V, Bits>(tiles, height, panel, a, row_of(begin + t), s * per / a.block,
                                         sums + t * height * width + 16 * i, s == 0, lines);
                     }
             }

@@ -14,7 +14,8 @@ struct VAvx2 {
     struct Floats { __m256 at[2]; };
     struct Bytes { __m256i at[2]; };
 
-    static constexpr int kTile = 2, kPairTile = 0;
+    static constexpr int kTile = 2, kPairTile = 0, kBoth = 1;
+    static constexpr bool kExpands = false;  // products of whole bytes take twice as long
 
     static Ints ints(int32_t x) { return {{_mm256_set1_epi32(x), _mm256_set1_epi32(x)}}; }
     static Floats floats(float x) { return {{_mm256_set1_ps(x), _mm256_set1_ps(x)}}; }
@@ -144,29 +145,29 @@ struct VAvx2 {
         return {{_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1))}};
     }
 
-    static float quantise32(const float* x, int8_t* q, int32_t* sum) {
+    static float most32(const float* x) {
         const __m256 sign = _mm256_set1_ps(-0.0f);
-        __m256 v[4], top = _mm256_setzero_ps(), none = _mm256_setzero_ps();
+        __m256 top = _mm256_setzero_ps(), none = _mm256_setzero_ps();
         for (int i = 0; i < 4; ++i) {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            top = _mm256_max_ps(top, _mm256_andnot_ps(sign, v[i]));
-            none = _mm256_or_ps(none, _mm256_cmp_ps(v[i], v[i], _CMP_UNORD_Q));
+            const __m256 v = _mm256_loadu_ps(x + 8 * i);
+            top = _mm256_max_ps(top, _mm256_andnot_ps(sign, v));
+            none = _mm256_or_ps(none, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
         }
         __m128 m = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
         m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-        const float most = _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-        const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
+        return _mm256_movemask_ps(none) ? __builtin_nanf("") : _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+    }
+    static int32_t codes32(const float* x, float inverse, int8_t* q) {
         __m256i i32[4];
-        for (int i = 0; i < 4; ++i) i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+        for (int i = 0; i < 4; ++i) i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inverse)));
         const __m256i total = _mm256_add_epi32(_mm256_add_epi32(i32[0], i32[1]), _mm256_add_epi32(i32[2], i32[3]));
         __m128i t = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
         t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
-        *sum = _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
         // The packs work within halves of the register; the permutation puts the order right.
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i32[0], i32[1]), _mm256_packs_epi32(i32[2], i32[3]));
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(packed, order));
-        return _mm256_movemask_ps(none) ? __builtin_nanf("") : most / 127.0f;
+        return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
     }
 
     static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

@@ -16,7 +16,7 @@ struct VAvx512 {
 
     // 8 sums, 8 accumulators, and room for weights, scales and masks among 32 registers; or 12 and 12 of two panels,
     // which load an activation once for both.
-    static constexpr int kTile = 8, kPairTile = 6;
+    static constexpr int kTile = 8, kPairTile = 6, kBoth = 2;
 
     static Ints ints(int32_t x) { return _mm512_set1_epi32(x); }
     static Floats floats(float x) { return _mm512_set1_ps(x); }
@@ -96,17 +96,39 @@ struct VAvx512 {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     }
 
-    static float quantise32(const float* x, int8_t* q, int32_t* sum) {
+    static float most32(const float* x) {
         const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-        const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-        const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
-        const __m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)), j = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-        *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(i, j));
+        const __mmask16 none = _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q);
+        return none ? __builtin_nanf("") : _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    }
+    static int32_t codes32(const float* x, float inverse, int8_t* q) {
+        const __m512 steps = _mm512_set1_ps(inverse);
+        const __m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), steps));
+        const __m512i j = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), steps));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(i));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtepi32_epi8(j));
-        const __mmask16 none = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q);
-        return none ? __builtin_nanf("") : most / 127.0f;
+        return _mm512_reduce_add_epi32(_mm512_add_epi32(i, j));
     }
+
+    // The factors of a group of nested scales (linear_nested.h): a table takes the lower four bits of a lane.
+    static Floats factors(const uint8_t* header, int group) {
+        __m512i sizes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(header + 64 + group % 4 * 16)));
+        if (group >= 4) sizes = _mm512_srli_epi32(sizes, 4);
+        const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        const __m512i signs = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(header + 32)));
+        const __m512i sign = _mm512_and_si512(_mm512_slli_epi32(signs, unsigned(31 - group)), _mm512_set1_epi32(INT32_MIN));
+        return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(_mm512_permutexvar_ps(sizes, table)), sign));
+    }
+
+    // (u - 8) * m + 128 in every byte, of two bytes u at once: the products of both with m do not meet, modulo 2^16.
+    static constexpr bool kExpands = true;
+    struct Expander { __m512i times, plus; };
+    static Expander expander(Floats m) {
+        const __m512i wide = _mm512_cvtps_epi32(m);
+        const __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, wide, _mm512_slli_epi32(wide, 16));
+        return {both, _mm512_sub_epi16(_mm512_set1_epi16(int16_t(0x8080)), _mm512_mullo_epi16(both, _mm512_set1_epi16(0x0808)))};
+    }
+    static Bytes expand(Bytes u, Expander e) { return _mm512_add_epi16(_mm512_mullo_epi16(u, e.times), e.plus); }
 
     static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 };

@@ -16,7 +16,8 @@ struct VNeon {
 
     // 16 sums, 4 registers of weights and 4 of activations among 32; the accumulators wait on the stack, a load and a
     // store in eight products. Two panels would share activations, but load as many weights for half the rows.
-    static constexpr int kTile = 4, kPairTile = 0;
+    static constexpr int kTile = 4, kPairTile = 0, kBoth = 2;
+    static constexpr bool kExpands = false;
 
     static Ints ints(int32_t x) {
         const int32x4_t v = vdupq_n_s32(x);
@@ -174,24 +175,23 @@ struct VNeon {
         return r;
     }
 
-    static float quantise32(const float* x, int8_t* q, int32_t* sum) {
-        float32x4_t v[8], top = vdupq_n_f32(0);
-        for (int i = 0; i < 8; ++i) {
-            v[i] = vld1q_f32(x + 4 * i);
-            top = vmaxq_f32(top, vabsq_f32(v[i]));
-        }
-        const float most = vmaxvq_f32(top);
-        const float32x4_t inverse = vdupq_n_f32(most > 0 ? 127.0f / most : 0.0f);
+    static float most32(const float* x) {
+        float32x4_t top = vdupq_n_f32(0);
+        for (int i = 0; i < 8; ++i) top = vmaxq_f32(top, vabsq_f32(vld1q_f32(x + 4 * i)));
+        return vmaxvq_f32(top);  // which keeps a NaN
+    }
+    static int32_t codes32(const float* x, float inverse, int8_t* q) {
+        const float32x4_t steps = vdupq_n_f32(inverse);
         int32x4_t total = vdupq_n_s32(0);
         int16x8_t words[4];
         for (int i = 0; i < 4; ++i) {
-            const int32x4_t a = vcvtnq_s32_f32(vmulq_f32(v[2 * i], inverse)), b = vcvtnq_s32_f32(vmulq_f32(v[2 * i + 1], inverse));
+            const int32x4_t a = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + 8 * i), steps));
+            const int32x4_t b = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + 8 * i + 4), steps));
             total = vaddq_s32(total, vaddq_s32(a, b));
             words[i] = vcombine_s16(vmovn_s32(a), vmovn_s32(b));
         }
         for (int i = 0; i < 2; ++i) vst1q_s8(q + 16 * i, vcombine_s8(vmovn_s16(words[2 * i]), vmovn_s16(words[2 * i + 1])));
-        *sum = vaddvq_s32(total);
-        return most / 127.0f;
+        return vaddvq_s32(total);
     }
 
     static void prefetch(const void* p) { __builtin_prefetch(p); }

@@ -17,8 +17,11 @@ struct VPortable {
     struct Floats { float at[16]; };
     struct Bytes { uint8_t at[64]; };
 
-    // Rows of activations that a kernel keeps in registers at once: with one panel, and with two (0: never two).
-    static constexpr int kTile = 2, kPairTile = 0;
+    // Rows of activations that a kernel keeps in registers at once: with one panel, with two (0: never two), and with one
+    // of which it multiplies both nibbles at a time.
+    static constexpr int kTile = 2, kPairTile = 0, kBoth = 1;
+    // Whether nested scales go into the codes of many rows (linear_nested.h): then there are `expander` and `expand`.
+    static constexpr bool kExpands = false;
 
     static Ints ints(int32_t x) { Ints r; for (auto& v : r.at) v = x; return r; }
     static Floats floats(float x) { Floats r; for (auto& v : r.at) v = x; return r; }
@@ -52,8 +55,12 @@ struct VPortable {
     static Floats to_floats(Ints x) { Floats r; for (int i = 0; i < 16; ++i) r.at[i] = float(x.at[i]); return r; }
     static Floats mul(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] *= b.at[i]; return a; }
     static Floats add(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] += b.at[i]; return a; }
-    // a * b + c. Whether it rounds once or twice is the machine's choice.
+    // a * b + c. Whether it rounds once or twice is the machine's choice, and not that of the compiler from place to place.
+#ifdef __FP_FAST_FMAF
+    static Floats fma(Floats a, Floats b, Floats c) { for (int i = 0; i < 16; ++i) c.at[i] = std::fma(a.at[i], b.at[i], c.at[i]); return c; }
+#else
     static Floats fma(Floats a, Floats b, Floats c) { for (int i = 0; i < 16; ++i) c.at[i] += a.at[i] * b.at[i]; return c; }
+#endif
 
     static Floats sub(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] -= b.at[i]; return a; }
     static Floats max(Floats a, Floats b) { for (int i = 0; i < 16; ++i) a.at[i] = a.at[i] > b.at[i] ? a.at[i] : b.at[i]; return a; }
@@ -100,22 +107,25 @@ struct VPortable {
         return value;
     }
 
-    // Thirty-two floats to signed bytes, `q = round(x / scale)`; returns the scale, and the sum of the bytes.
-    static float quantise32(const float* x, int8_t* q, int32_t* sum) {
+    // Thirty-two floats to signed bytes: the largest magnitude, or a NaN if there is one; the bytes round(x * inverse), 0 for
+    // what is no number, and their sum.
+    static float most32(const float* x) {
         float most = 0;
         for (int i = 0; i < 32; ++i) {
             const float size = std::fabs(x[i]);
             if (size > most || size != size) most = size;
+            if (most != most) break;
         }
-        const float inverse = most > 0 ? 127.0f / most : 0.0f;
+        return most;
+    }
+    static int32_t codes32(const float* x, float inverse, int8_t* q) {
         int32_t total = 0;
         for (int i = 0; i < 32; ++i) {
             const float steps = x[i] * inverse;
             q[i] = steps == steps ? int8_t(std::nearbyint(steps)) : int8_t(0);
             total += q[i];
         }
-        *sum = total;
-        return most / 127.0f;
+        return total;
     }
 
     static void prefetch(const void*) {}

@@ -26,13 +26,13 @@ struct Weights {
 
 // Scales of rows that only pad are NaN.
 static Weights weights(int64_t rows, int64_t k, int64_t bits, int64_t group, Numbers numbers, bool with_bias = true) {
-    const int64_t unit = 2 * group;
-    Packed packed{nullptr, nullptr, rows, k, (rows + 15) / 16 * 16, (k + unit - 1) / unit * unit, bits, group};
+    Packed packed{nullptr, nullptr, rows, k, (rows + 15) / 16 * 16, 0, bits, group};
+    packed.k_padded = (k + packed.width() - 1) / packed.width() * packed.width();
     Weights made{Buffer<uint8_t>(packed.panels() * packed.panel_bytes(), 0), Buffer<float>(rows), packed};
     made.bias.fill();
     for (int64_t at = 0; at < made.data.size(); ++at) {
         const int64_t within = at % packed.superblock_bytes(), row = at / packed.panel_bytes() * 16 + within / 2 % 16;
-        if (within >= 64) {
+        if (within >= (packed.nested() ? 32 : 64)) {  // signs and small factors may be any bytes, like codes
             made.data[at] = numbers == Numbers::extreme ? (at / 4 % 2 ? 0xff : 0) : uint8_t(source());
         } else if (within % 2 == 0 && row < rows) {
             // 1 in float16; or any number below 2, those without a leading bit among them

@@ -49,11 +49,11 @@ def test_an_embedding_of_its_own_is_only_looked_up(untied):
 
 
 def test_packed_weights(packed):
-    """4 bits in groups of 32: 64 + 512 bytes for 16 rows and 64 columns; 6 bits in groups of 128: 64 + 3072 for 256."""
+    """4 bits in groups of 32: 128 + 2048 bytes for 16 rows and 256 columns; 6 bits in groups of 128: 64 + 3072."""
 
     def matrix(rows, columns):
         assert rows % 16 == 0
-        return rows // 16 * -(-columns // 64) * 576
+        return rows // 16 * -(-columns // 256) * 2176
 
     body = 3 * (matrix(256, 64) + matrix(64, 128)) + 3 * (matrix(128, 64) + matrix(64, 64)) + 2 * matrix(64, 64)
     body += matrix(128, 64) + matrix(64, 128) + 8 * (matrix(320, 64) + matrix(64, 160))

@@ -77,7 +77,7 @@ def test_random_models_are_made_once(tmp_path, monkeypatch):
     assert about["quantised"]
     assert about["random"]
     assert about["dtype"] == "float32"
-    assert about["bytes"] < 4 * about["parameters"] / 3
+    assert about["bytes"] < 4 * about["parameters"] / 2  # rows of 64 weights are padded to 256
 
 
 def test_the_bundled_model():

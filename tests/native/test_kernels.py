@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sambay.batch import Batch
 from sambay.kv import KVTiles
 from sambay.ops import backend, native
-from sambay.quant.formats import QuantFormat, pack
+from sambay.quant.formats import QuantFormat, Rounded, pack
 from sambay.quant.linear import QuantEmbedding, QuantLinear
 from sambay.state import ConvState, SharedKV, SSMState, WindowKV
 
@@ -272,12 +272,19 @@ def test_a_number_that_is_none_stays_so():
     assert y[:20].isfinite().all()
 
 
+def random_codes(format, rows, k):
+    codes = torch.randint(format.lowest, format.highest + 1, (rows, k), dtype=torch.int8)
+    scales = (torch.rand(rows, format.scales(k)) * 0.1 + 0.01).half()
+    factors = torch.randint(-15, 16, (rows, format.groups(k)), dtype=torch.int8) if format.nested else None
+    return Rounded(codes, scales, format, factors)
+
+
 @pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("count", [1, 9, 30])
 def test_activations_that_are_no_numbers_stay_so(bits, count):
     format = QuantFormat(bits, 32)
     linear = QuantLinear(128, 40, format)
-    linear.packed.copy_(pack(torch.randint(-8, 8, (40, 128), dtype=torch.int8), torch.ones(40, 4).half(), format))
+    linear.packed.copy_(pack(random_codes(format, 40, 128)))
     x = torch.randn(count, 128)
     x[0, 77], x[-1, 31] = float("nan"), float("inf")
     found = linear(x)
@@ -302,13 +309,12 @@ def test_step_sizes_of_any_size():
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize(("rows", "k"), [(37, 100), (64, 256), (200, 192), (1, 1), (16, 2700)])
 def test_packed_product(bits, group, rows, k):
-    """Activations are rounded to 8 bits in blocks of 32, which costs about 5e-3; the rest is exact."""
+    """Activations are rounded to 8 bits in blocks of 32 or 128, which costs about 5e-3; the rest is exact."""
     format = QuantFormat(bits, group)
-    codes = torch.randint(format.lowest, format.highest + 1, (rows, k), dtype=torch.int8)
-    scales = (torch.rand(rows, format.groups(k)) * 0.1 + 0.01).half()
+    packed = pack(random_codes(format, rows, k))
     linear, table = QuantLinear(k, rows, format, bias=True), QuantEmbedding(rows, k, format)
     for module in (linear, table):
-        module.packed.copy_(pack(codes, scales, format))
+        module.packed.copy_(packed)
     linear.bias.normal_()
     for count in (1, 2, 3, 8, 9, 23, 24, 30, 65, 300):
         x = torch.randn(count, k)
@@ -332,9 +338,7 @@ def test_packed_product(bits, group, rows, k):
 def test_threads_change_nothing(threads):
     format = QuantFormat(4, 32)
     linear = QuantLinear(320, 500, format)
-    linear.packed.copy_(
-        pack(torch.randint(-8, 8, (500, 320), dtype=torch.int8), (torch.rand(500, 10) * 0.1).half(), format)
-    )
+    linear.packed.copy_(pack(random_codes(format, 500, 320)))
     before, x = native.threads(), torch.randn(30, 320)
     expected = linear(x)
     try:

@@ -18,7 +18,7 @@ def filled(kind, rows, columns, format, seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
     layer = kind(*((columns, rows) if kind is QuantLinear else (rows, columns)), format, **options)
     found = quantise(torch.randn(rows, columns, generator=generator), format)
-    layer.packed = pack(found.codes, found.scales, format)
+    layer.packed = pack(found)
     if getattr(layer, "bias", None) is not None:
         torch.nn.init.normal_(layer.bias, generator=generator)
     return layer, found.weights()

@@ -4,10 +4,12 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sambay.layers import Linear
 from sambay.model import SambaY
 from sambay.ops import backend, native
+from sambay.quant import linear
 from sambay.quant.convert import quantize
 from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
 from sambay.quant.stored import is_quantised, quantisable
@@ -32,6 +34,14 @@ def quantised(directories):
     return SambaY.from_pretrained(directories())
 
 
+def in_bytes(x, block):
+    """Activations as the kernels round them: (N, k)."""
+    blocks = F.pad(x, (0, -x.shape[1] % block)).unflatten(1, (-1, block))
+    most = blocks.abs().amax(-1, keepdim=True)
+    codes = (blocks * torch.where(most > 0, 127 / most, 0)).round()
+    return (codes * (most / 127)).flatten(1)[:, : x.shape[1]]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("bits", "group"), [(4, 32), (6, 128), (8, 64)])
 def test_logits_are_those_of_the_dequantised_weights(directories, plain, variant, bits, group):
@@ -45,10 +55,19 @@ def test_logits_are_those_of_the_dequantised_weights(directories, plain, variant
         assert error(model(ids), expected) < BOUND
         # Only the last rows: the full-attention layer then projects its rows in two parts.
         assert error(model(ids, logits="last"), expected[-1:]) < BOUND
+    # The compiled kernels round activations to 8 bits in blocks of 32 or 128, and compute the rest as torch does.
+    plainly = linear._torch_product
+
+    def rounded(packed, x, format, *rest):
+        return plainly(packed, in_bytes(x, 128 if format.nested else 32), format, *rest)
+
+    with torch.no_grad(), backend.using("reference"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "_torch_product", rounded)
+        expected = model(ids)
     with torch.no_grad():
-        # The compiled kernels round activations to 8 bits in blocks of 32.
-        assert error(model(ids), expected) < 6e-2
-        assert error(model(ids, logits="last"), expected[-1:]) < 6e-2
+        # Now and then a value on the edge of two codes falls to the other side.
+        assert error(model(ids), expected) < 3e-2
+        assert error(model(ids, logits="last"), expected[-1:]) < 3e-2
 
 
 def test_every_large_matrix_is_packed_and_nothing_else(quantised, directories):

@@ -31,8 +31,11 @@ def test_bounds_and_shapes(format, rows, columns, method, seed):
     found = quantise(weight, format, method, hessian=inputs.T @ inputs)
     assert found.codes.shape == weight.shape
     assert found.codes.dtype is torch.int8
-    assert found.scales.shape == (rows, format.groups(columns))
+    assert found.scales.shape == (rows, format.scales(columns))
     assert found.scales.dtype is torch.float16
+    if format.nested:
+        assert found.factors.shape == (rows, format.groups(columns))
+        assert found.factors.abs().max() <= 15
     assert found.codes.min() >= format.lowest
     assert found.codes.max() <= format.highest
     assert torch.isfinite(found.weights()).all()
@@ -45,12 +48,13 @@ def test_no_group_is_worse_for_having_been_searched(format, rows, columns, seed)
     errors = []
     for method in ("mse", "rtn"):
         off = (weight - quantise(weight, format, method).weights()).square()
-        groups = torch.nn.functional.pad(off, (0, -columns % format.group)).view(rows, -1, format.group)
+        unit = format.columns if format.nested else format.group  # nested scales are searched together
+        groups = torch.nn.functional.pad(off, (0, -columns % unit)).view(rows, -1, unit)
         errors.append(groups.sum(2))
     assert (errors[0] <= errors[1] * (1 + 1e-5) + 1e-12).all()
 
 
-@pytest.mark.parametrize(("bits", "bounds"), [(4, (0.098, 0.082)), (8, (0.0055, 0.0050))])
+@pytest.mark.parametrize(("bits", "bounds"), [(4, (0.103, 0.083)), (8, (0.0055, 0.0050))])
 def test_errors_on_a_gaussian_matrix(bits, bounds):
     weight = gaussian(256, 512)
     format = QuantFormat(bits, 32)

@@ -20,7 +20,7 @@ from sambay.ops.backend import rest_torch
 from sambay.quant.convert import random_quantised
 from sambay.quant.formats import BITS, GROUPS, HEAD_FORMAT, QuantFormat
 from sambay.quant.resident import make_resident
-from sambay.quant.stored import is_quantised
+from sambay.quant.stored import VERSION, is_quantised
 from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["BenchModel", "cache_directory", "locate", "open_model"]
@@ -110,7 +110,7 @@ def locate(model: str | None, progress: Callable[[int, int], None] | None = None
 
 def _random(name: str, body: QuantFormat, progress: Callable[[int, int], None] | None) -> Path:
     config = preset(name)
-    made_of = json.dumps([config.to_dict(), str(body), str(HEAD_FORMAT)], sort_keys=True)
+    made_of = json.dumps([config.to_dict(), str(body), str(HEAD_FORMAT), VERSION], sort_keys=True)
     directory = (
         cache_directory() / "random" / f"{name}-{body.bits}bit-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
     )

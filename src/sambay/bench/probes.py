@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sambay.model import SambaY
 from sambay.ops import backend, native
-from sambay.quant.formats import QuantFormat, pack
+from sambay.quant.formats import QuantFormat, Rounded, pack
 from sambay.quant.linear import QuantLinear
 
 __all__ = ["SIDE", "MatrixProbe", "Served", "bandwidth", "pool_latency", "repeat", "served_by"]
@@ -103,7 +103,9 @@ class MatrixProbe:
             self._plain = torch.rand(SIDE, SIDE, generator=generator).sub_(0.5).to(dtype)
             return
         codes = torch.randint(format.lowest, format.highest + 1, (SIDE, SIDE), generator=generator)
-        packed = pack(codes, torch.full((SIDE, format.groups(SIDE)), 0.01, dtype=torch.float16), format)
+        scales = torch.full((SIDE, format.scales(SIDE)), 0.01, dtype=torch.float16)
+        factors = torch.full((SIDE, format.groups(SIDE)), 11, dtype=torch.int8) if format.nested else None
+        packed = pack(Rounded(codes, scales, format, factors))
         self._packed = packed  # the description below holds its address
         self._matrix = backend.packed_matrix(packed, None, SIDE, SIDE, format.bits, format.group)
 

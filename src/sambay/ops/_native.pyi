@@ -21,8 +21,12 @@ MOST_WIDTH: int
 
 class Matrix:
     def __init__(
-        self, data: int, bias: int, rows: int, k: int, rows_padded: int, k_padded: int, bits: int, group: int, /
+        self, data: int, bias: int, rows: int, k: int, rows_padded: int, superblocks: int, bits: int, group: int, /
     ) -> None: ...
+    @property
+    def superblock_bytes(self) -> int: ...
+    @property
+    def k_padded(self) -> int: ...
 
 class Sequences:
     def __init__(self, count: int, offsets: int, starts: int, slots: int, drafts: int, /) -> None: ...

@@ -60,14 +60,12 @@ class PackedMatrix:
         assert packed.dtype is torch.uint8
         assert packed.is_contiguous()
         assert packed.device.type == "cpu"
-        assert nbytes == 64 + bits * 4 * group
         assert 16 * panels >= rows
-        assert 2 * group * superblocks >= k
         self.packed, self.bias, self.rows, self.k = packed, bias, rows, k
         address = 0 if bias is None else _address(bias)
-        self.handle = _native.Matrix(
-            packed.data_ptr(), address, rows, k, 16 * panels, 2 * group * superblocks, bits, group
-        )
+        self.handle = _native.Matrix(packed.data_ptr(), address, rows, k, 16 * panels, superblocks, bits, group)
+        assert nbytes == self.handle.superblock_bytes
+        assert self.handle.k_padded >= k
 
 
 def _address(x: Tensor, dtype: torch.dtype = torch.float32) -> int:

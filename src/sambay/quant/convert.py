@@ -20,7 +20,7 @@ from sambay.config import SambaYConfig
 from sambay.errors import CheckpointError, ConfigError
 from sambay.model import Attention, Head, Mamba, SambaY
 from sambay.quant.calibrate import Calibration
-from sambay.quant.formats import HEAD_FORMAT, PANEL, QuantFormat, pack, packed_shape, unpack
+from sambay.quant.formats import FACTOR, HEAD_FORMAT, PANEL, QuantFormat, Rounded, pack, packed_shape, unpack
 from sambay.quant.rounding import check_method, output_error, weight_error
 from sambay.quant.rounding import quantise as round_weights
 from sambay.quant.stored import (
@@ -165,7 +165,7 @@ def quantize(
         errors[name] = MatrixError(
             weight_error(weight, rounded), None if hessian is None else output_error(weight, rounded, hessian)
         )
-        return pack(found.codes, found.scales, found.format)
+        return pack(found)
 
     def packed(name: str, weight: Tensor) -> Entry:
         shape = packed_shape(formats[name], *sizes[name])
@@ -315,23 +315,39 @@ def _random_packed(dice: np.random.Generator, format: QuantFormat, rows: int, co
     step = max(1, _BLOCK_BYTES // format.block_nbytes)
     for at in range(0, len(blocks), step):
         part = blocks[at : at + step]
-        stored = len(part) * (PANEL * 2 * format.group if format.bits == 6 else format.block_nbytes - 64)
-        drawn = table[np.frombuffer(dice.bytes(2 * stored), dtype="<u2")].reshape(len(part), -1)
+        each = PANEL * format.columns if format.bits == 6 else format.block_nbytes - format.header_nbytes
+        drawn = table[np.frombuffer(dice.bytes(2 * each * len(part)), dtype="<u2")].reshape(len(part), -1)
         if format.bits == 6:  # in which a byte has parts of four codes
-            codes = torch.from_numpy(drawn).view(-1, 2 * format.group) - format.offset
+            codes = torch.from_numpy(drawn).view(-1, format.columns) - format.offset
             scale = torch.zeros(len(codes), 2, dtype=torch.float16)
-            part[:] = pack(codes.view(torch.int8), scale, format).view(len(part), -1).numpy()
+            part[:] = pack(Rounded(codes.view(torch.int8), scale, format)).view(len(part), -1).numpy()
         else:
-            part[:, 64:] = drawn
-        # Scales differ from group to group by some tenths, in either sign where codes are not symmetric.
-        scales = np.exp(0.15 * dice.standard_normal((len(part), 32), dtype=np.float32) - 0.0225)
-        scales *= spread / deviation
-        if format.bits != 8:
-            scales *= dice.integers(0, 2, scales.shape, dtype=np.int8) * 2 - 1
-        part[:, :64] = scales.astype("<f2").view(np.uint8)
+            part[:, format.header_nbytes :] = drawn
+        part[:, : format.header_nbytes] = _random_scales(dice, format, len(part), spread / deviation)
     packed = torch.from_numpy(out)
     _clear_padding(packed, format, rows, columns)
     return packed
+
+
+def _random_scales(
+    dice: np.random.Generator, format: QuantFormat, blocks: int, mean: float
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Headers of superblocks: (blocks, header_nbytes). Groups differ by some tenths, in either sign where codes do."""
+    each = PANEL * format.columns // format.group
+    sizes = np.exp(0.15 * dice.standard_normal((blocks, each), dtype=np.float32) - 0.0225)
+    if format.bits != 8:
+        sizes *= dice.integers(0, 2, sizes.shape, dtype=np.int8) * 2 - 1
+    out = np.zeros((blocks, format.header_nbytes), dtype=np.uint8)
+    if format.nested:
+        usual = 11  # in the middle of what factors of groups of about one size are
+        factors = np.clip(np.rint(usual * sizes), -FACTOR, FACTOR).astype(np.int8).reshape(blocks * PANEL, -1)
+        scales = torch.full((blocks * PANEL, 1), mean / usual, dtype=torch.float16)
+        codes = torch.zeros(blocks * PANEL, format.columns, dtype=torch.int8)
+        whole = pack(Rounded(codes, scales, format, torch.from_numpy(factors)))
+        out[:] = whole.view(blocks, -1)[:, : format.header_nbytes].numpy()
+    else:
+        out[:] = (sizes * mean).astype("<f2").view(np.uint8)
+    return out
 
 
 @functools.cache
@@ -351,8 +367,8 @@ def _bell(format: QuantFormat) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], flo
 def _clear_padding(out: Tensor, format: QuantFormat, rows: int, columns: int) -> None:
     """Weights of value 0 beyond the last row and column: what holds them is packed anew."""
     panels, blocks, _ = out.shape
-    width = 2 * format.group
+    width = format.columns
     if columns % width:
-        out[:, -1:] = pack(*unpack(out[:, -1:], format, panels * PANEL, columns % width), format)
+        out[:, -1:] = pack(unpack(out[:, -1:], format, panels * PANEL, columns % width))
     if rows % PANEL:
-        out[-1:] = pack(*unpack(out[-1:], format, rows % PANEL, blocks * width), format)
+        out[-1:] = pack(unpack(out[-1:], format, rows % PANEL, blocks * width))

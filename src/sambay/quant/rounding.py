@@ -11,16 +11,14 @@ Source: GPTQ (arXiv 2210.17323), with scales fixed beforehand, so that columns c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sambay.errors import ConfigError
-from sambay.quant.formats import QuantFormat
+from sambay.quant.formats import FACTOR, QuantFormat, Rounded, group_scales
 
-__all__ = ["METHODS", "Rounded", "check_method", "output_error", "quantise", "weight_error"]
+__all__ = ["METHODS", "check_method", "output_error", "quantise", "weight_error"]
 
 METHODS = ("rtn", "mse", "gptq")
 
@@ -38,31 +36,15 @@ _DAMPING = 0.01
 
 _REFINEMENTS = 4
 
+_LARGEST_FACTORS = (8.0, 12.9, 13.5, 14.1, 14.6, 15.0, 15.5)
+"""What the largest factor of a nested scale may be before it is rounded; of 8, equal scales stay what they are."""
+
 # The largest weight of a group becomes one of these codes: as far as -8 with a scale of one sign, 7 of the other.
 _REACH = {
     4: ((-1, 5.5, 9.0, 15), (1, 5.5, 8.0, 11)),
     6: ((-1, 24.0, 33.5, 16), (1, 24.0, 32.0, 12)),
     8: ((1, 112.0, 130.0, 20),),
 }
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """A matrix as codes and scales.
-
-    Attributes:
-        codes: (rows, k) int8.
-        scales: (rows, groups) float16.
-        format: that they are made for.
-    """
-
-    codes: Tensor
-    scales: Tensor
-    format: QuantFormat
-
-    def weights(self) -> Tensor:
-        """The weights that they stand for: (rows, k) float32."""
-        return self.codes.float() * _by_column(self.scales, self.format, self.codes.shape[1])
 
 
 def check_method(method: str) -> None:
@@ -108,14 +90,17 @@ def quantise(
         importance = hessian.diagonal()
     if importance is not None:
         importance = _tidy(importance, columns)
-    factors = None if method != "gptq" or hessian is None else _feedback_factors(hessian)
-    codes, scales = [], []
+    feedback = None if method != "gptq" or hessian is None else _feedback_factors(hessian)
+    codes, scales, small = [], [], []
     for part in weight.split(_ROWS):
         part = part.float()
-        found = _scales(part, format, None if method == "rtn" else importance, search=method != "rtn")
+        found, factors = _scales(part, format, None if method == "rtn" else importance, search=method != "rtn")
         scales.append(found)
-        codes.append(_nearest(part, found, format) if factors is None else _feedback(part, found, format, *factors))
-    return Rounded(torch.cat(codes), torch.cat(scales), format)
+        if factors is not None:
+            small.append(factors)
+        steps = group_scales(found, factors)
+        codes.append(_nearest(part, steps, format) if feedback is None else _feedback(part, steps, format, *feedback))
+    return Rounded(torch.cat(codes), torch.cat(scales), format, torch.cat(small) if small else None)
 
 
 def weight_error(weight: Tensor, rounded: Tensor) -> float:
@@ -131,9 +116,9 @@ def output_error(weight: Tensor, rounded: Tensor, hessian: Tensor) -> float:
     return float((lost / whole.clamp_min(1e-300)).clamp_min(0).sqrt())
 
 
-def _by_column(scales: Tensor, format: QuantFormat, columns: int) -> Tensor:
-    """(rows, groups) -> (rows, k) float32."""
-    return scales.float().repeat_interleave(format.group, dim=1)[:, :columns]
+def _by_column(steps: Tensor, format: QuantFormat, columns: int) -> Tensor:
+    """(rows, groups) -> (rows, k)."""
+    return steps.repeat_interleave(format.group, dim=1)[:, :columns]
 
 
 def _tidy(importance: Tensor, columns: int) -> Tensor:
@@ -147,9 +132,9 @@ def _tidy(importance: Tensor, columns: int) -> Tensor:
     return importance / mean.clamp_min(1e-30) + _DAMPING if float(mean) > 0 else torch.ones_like(importance)
 
 
-def _nearest(weight: Tensor, scales: Tensor, format: QuantFormat) -> Tensor:
-    """The nearest codes, int8: (rows, k)."""
-    inverse = _reciprocal(_by_column(scales, format, weight.shape[1]))
+def _nearest(weight: Tensor, steps: Tensor, format: QuantFormat) -> Tensor:
+    """The nearest codes, int8: (rows, k), for the scales of the groups, (rows, groups)."""
+    inverse = _reciprocal(_by_column(steps, format, weight.shape[1]))
     return (weight * inverse).round_().clamp_(format.lowest, format.highest).to(torch.int8)
 
 
@@ -158,28 +143,112 @@ def _reciprocal(x: Tensor) -> Tensor:
     return torch.where(x == 0, 0.0, x.reciprocal())
 
 
-def _scales(weight: Tensor, format: QuantFormat, importance: Tensor | None, *, search: bool) -> Tensor:
-    """The scales of some rows, (rows, groups) float16."""
+def _error(cells: Tensor, steps: Tensor, importance: Tensor, format: QuantFormat) -> Tensor:
+    """Weighted squared error of groups (n, g) by scales (n,): (n,)."""
+    wide = steps.unsqueeze(1)
+    codes = (cells * _reciprocal(wide)).round_().clamp_(format.lowest, format.highest)
+    off = cells - codes * wide
+    lost: Tensor = torch.linalg.vecdot(importance * off, off)
+    return lost
+
+
+def _scales(
+    weight: Tensor, format: QuantFormat, importance: Tensor | None, *, search: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The scales of some rows, (rows, scales) float16, and their factors, (rows, groups) int8 or None."""
     rows, columns = weight.shape
-    groups = format.groups(columns)
-    padding = groups * format.group - columns
+    unit = format.columns if format.nested else format.group
+    padding = -columns % unit
+    groups = (columns + padding) // format.group
     cells = F.pad(weight, (0, padding)).view(rows * groups, format.group)
     if not bool(torch.isfinite(cells).all()):
         raise ValueError("the weights hold a NaN or an infinity")
-    if not search:
-        scales = (cells.abs().amax(1) / format.highest).half()
-    else:
-        if importance is None:
-            importance = weight.new_ones(columns)
-        per_group = F.pad(importance, (0, padding)).view(groups, format.group)
-        step = max(1, _CHUNK // (groups * format.group))
-        pieces = [
-            _search(part, per_group.repeat(part.shape[0] // groups, 1), format) for part in cells.split(step * groups)
-        ]
-        scales = torch.cat(pieces)
-    if not bool(torch.isfinite(scales).all()):
+    if importance is None:
+        importance = weight.new_ones(columns)
+    per_group = F.pad(importance, (0, padding)).view(groups, format.group)
+    found, factors = [], []
+    for part in cells.split(max(1, _CHUNK // (groups * format.group)) * groups):
+        weights_of = per_group.repeat(part.shape[0] // groups, 1)
+        scales = _search(part, weights_of, format) if search else _plain(part, format)
+        if format.nested:
+            scales, small = _nest(part, scales.float(), weights_of, format, search=search)
+            factors.append(small)
+        found.append(scales)
+    every = torch.cat(found)
+    if not bool(torch.isfinite(every).all()):
         raise ValueError("the weights are too large for a float16 scale")
-    return scales.view(rows, groups)
+    every = every.view(rows, -1)
+    return every, torch.cat(factors).view(rows, groups)[:, : format.groups(columns)] if factors else None
+
+
+def _plain(cells: Tensor, format: QuantFormat) -> Tensor:
+    """The scales that just hold the largest weight of each group: (n, g) -> (n,) float16."""
+    return (cells.abs().amax(1) / format.highest).half()
+
+
+def _nest(
+    cells: Tensor, wanted: Tensor, importance: Tensor, format: QuantFormat, *, search: bool
+) -> tuple[Tensor, Tensor]:
+    """Scales and factors that come close to the scales wanted.
+
+    Without a search every factor is rounded up, so that no weight is cut off. With one the scales are tried that make
+    the largest factor one of several numbers, for each the neighbours of the nearest factors; the best is refined.
+
+    Args:
+        cells: (n, g) weights, with n a multiple of the groups of a superblock.
+        wanted: (n,) scale of each group by itself.
+        importance: (n, g).
+        format: with nested scales.
+        search: for the least error.
+
+    Returns:
+        (n / 8,) float16, and (n / 8, 8) int8.
+    """
+    of_block = format.columns // format.group
+    wanted = wanted.view(-1, of_block)
+
+    def plainly(wanted: Tensor) -> tuple[Tensor, Tensor]:
+        scale = (wanted.amax(1) / FACTOR).half()
+        return scale, (wanted * _reciprocal(scale.float()).unsqueeze(1) - 1e-3).ceil_().clamp_(0, FACTOR)
+
+    def error(scale: Tensor, factors: Tensor) -> Tensor:  # of each group
+        steps = (scale.float().unsqueeze(1) * factors).flatten()
+        return _error(cells, steps, importance, format).view(-1, of_block)
+
+    if not search:
+        best, chosen = plainly(wanted)
+        return best, chosen.to(torch.int8)
+    # What rounding to nearest would do is the first candidate: no superblock is ever worse for having been searched.
+    best, chosen = plainly(_plain(cells, format).float().view(-1, of_block))
+    least = error(best, chosen).sum(1)
+
+    def keep(scale: Tensor, factors: Tensor, lost: Tensor) -> None:
+        nonlocal best, chosen, least
+        better = lost < least
+        best, least = torch.where(better, scale, best), torch.where(better, lost, least)
+        chosen = torch.where(better.unsqueeze(1), factors, chosen)
+
+    for largest in _LARGEST_FACTORS:
+        scale = (wanted.abs().amax(1) / largest).half()
+        nearest = (wanted * _reciprocal(scale.float()).unsqueeze(1)).round_()
+        factors = nearest.clamp(-FACTOR, FACTOR)
+        lost = error(scale, factors)
+        for step in (-1, 1):
+            other = (nearest + step).clamp_(-FACTOR, FACTOR)
+            found = error(scale, other)
+            better = found < lost
+            factors, lost = torch.where(better, other, factors), torch.where(better, found, lost)
+        keep(scale, factors, lost.sum(1))
+    for _ in range(_REFINEMENTS // 2):
+        steps = (best.float().unsqueeze(1) * chosen).view(-1, 1)
+        codes = (cells * _reciprocal(steps)).round_().clamp_(format.lowest, format.highest)
+        whole = codes * chosen.view(-1, 1)
+        product, square = (
+            torch.linalg.vecdot(importance * each, whole).view(-1, of_block).sum(1) for each in (cells, whole)
+        )
+        scale = (product / square.clamp_min(1e-30)).half()
+        keep(scale, chosen, error(scale, chosen).sum(1))
+    return best, chosen.to(torch.int8)
 
 
 def _search(cells: Tensor, importance: Tensor, format: QuantFormat) -> Tensor:
@@ -203,11 +272,7 @@ def _search(cells: Tensor, importance: Tensor, format: QuantFormat) -> Tensor:
             best, explained = torch.where(better, scale, best), torch.where(better, gain, explained)
 
     def error(scale: Tensor) -> Tensor:
-        wide = scale.float().unsqueeze(1)
-        codes = (cells * _reciprocal(wide)).round_().clamp_(format.lowest, format.highest)
-        off = cells - codes * wide
-        lost: Tensor = torch.linalg.vecdot(importance * off, off)
-        return lost
+        return _error(cells, scale.float(), importance, format)
 
     chosen = best.half()
     least = error(chosen)
@@ -217,7 +282,7 @@ def _search(cells: Tensor, importance: Tensor, format: QuantFormat) -> Tensor:
         better = found < least
         chosen, least = torch.where(better, refined, chosen), torch.where(better, found, least)
     # The plain choice is one of the candidates: no group is ever worse for having been searched.
-    plain = (cells.abs().amax(1) / format.highest).half()
+    plain = _plain(cells, format)
     return torch.where(error(plain) < least, plain, chosen)
 
 
@@ -241,11 +306,11 @@ def _feedback_factors(hessian: Tensor) -> tuple[Tensor, Tensor]:
         damping *= 10  # of few samples, or badly conditioned
 
 
-def _feedback(weight: Tensor, scales: Tensor, format: QuantFormat, order: Tensor, upper: Tensor) -> Tensor:
+def _feedback(weight: Tensor, steps: Tensor, format: QuantFormat, order: Tensor, upper: Tensor) -> Tensor:
     """Codes of some rows, (rows, k) int8: each column's error is spread over the columns after it."""
     columns = weight.shape[1]
     work = weight[:, order].contiguous()
-    scale = _by_column(scales, format, columns)[:, order]
+    scale = _by_column(steps, format, columns)[:, order]
     inverse = _reciprocal(scale)
     codes = torch.empty_like(work)
     for start in range(0, columns, _COLUMNS):

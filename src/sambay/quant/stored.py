@@ -30,14 +30,14 @@ from sambay.quant.formats import QuantFormat
 from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
 
 __all__ = [
-    "ALIGNMENT", "Entry", "Quantisation", "is_quantised", "new_directory", "prepare", "quantisable", "replace_modules",
-    "save", "tensor_entry", "write_checkpoint",
+    "ALIGNMENT", "VERSION", "Entry", "Quantisation", "is_quantised", "new_directory", "prepare", "quantisable",
+    "replace_modules", "save", "tensor_entry", "write_checkpoint",
 ]  # fmt: skip
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the width of a vector register."""
 
-VERSION = 1
+VERSION = 2
 _METHOD = "sambay"
 _KEY = "sambay_quantisation"
 _KINDS = (QuantLinear, QuantEmbedding)
