@@ -14,26 +14,28 @@ inline void copy_tail(const T* from, int64_t count, float* to) {
 }
 
 // R rows of plain weights with M rows of activations. Every result is one sum in the order of k, whatever R and M are: of
-// an instruction set either all tiles have sixteen results, or none has.
+// an instruction set either all tiles have sixteen results, or none has. Weights so many elements `ahead` are fetched.
 template <class V, class C, int R, int M>
-void plain_tile(const PlainArguments& arg, int64_t r, int64_t row, const float* w_tail, const float* x_tail) {
+void plain_tile(const PlainArguments& arg, int64_t r, int64_t row, const float* w_tail, const float* x_tail, int64_t ahead) {
     const int64_t k = arg.k, whole = k / 16 * 16, count = least(R, arg.rows - r);
     const C* w[R];
     for (int64_t i = 0; i < R; ++i) w[i] = static_cast<const C*>(arg.weight) + (r + least(i, count - 1)) * k;
     const float* x = arg.x + row * arg.x_stride;
     typename V::Floats sum[M * R];
     for (int i = 0; i < M * R; ++i) sum[i] = V::floats(0);
-    for (int64_t e = 0; e < whole; e += 16) {
-        typename V::Floats weight[R];
-        for (int i = 0; i < R; ++i) {
-            if (M == 1) V::prefetch(w[i] + e + 1024 / sizeof(C));
-            weight[i] = V::load(w[i] + e);
+    constexpr int G = R < 4 ? R : 4;  // of more rows at once memory would not know which one comes next
+    for (int g = 0; g < R; g += G)
+        for (int64_t e = 0; e < whole; e += 16) {
+            typename V::Floats weight[G];
+            for (int i = 0; i < G; ++i) {
+                if (ahead) V::prefetch(w[g + i] + e + ahead);
+                weight[i] = V::load(w[g + i] + e);
+            }
+            for (int m = 0; m < M; ++m) {
+                const auto a = V::load(x + m * arg.x_stride + e);
+                for (int i = 0; i < G; ++i) sum[m * R + g + i] = V::fma(weight[i], a, sum[m * R + g + i]);
+            }
         }
-        for (int m = 0; m < M; ++m) {
-            const auto a = V::load(x + m * arg.x_stride + e);
-            for (int i = 0; i < R; ++i) sum[m * R + i] = V::fma(weight[i], a, sum[m * R + i]);
-        }
-    }
     if (whole < k)
         for (int m = 0; m < M; ++m) {
             const auto a = V::load(x_tail + m * 16);
@@ -57,9 +59,12 @@ void plain_block(const PlainArguments& arg, int64_t first, int64_t last, int64_t
     constexpr bool wide = V::kPairTile > 0;  // 32 registers of sixteen lanes: sixteen sums, and what goes into them
     constexpr int R = wide ? 16 / M : 4;
     const int64_t many = from + (to - from) / M * M;
+    // Of short rows those 8 KiB or more behind these, of long ones what comes next in them.
+    const int64_t bytes = arg.k * int64_t(sizeof(C)), whole = (8192 + R * bytes - 1) / (R * bytes) * R * arg.k;
+    const int64_t ahead = bytes < 4096 ? whole : 1024 / int64_t(sizeof(C));
     for (int64_t r = first; r < last; r += R)
         for (int64_t row = from; row < many; row += M)
-            plain_tile<V, C, R, M>(arg, r, row, w_tail + (r - first) * 16, x_tail + (row - from) * 16);
+            plain_tile<V, C, R, M>(arg, r, row, w_tail + (r - first) * 16, x_tail + (row - from) * 16, row == from ? ahead : 0);
     if constexpr (M > 1) {
         if (many < to) plain_block<V, C, M / 2>(arg, first, last, many, to, w_tail, x_tail + (many - from) * 16);
     }
