@@ -144,8 +144,10 @@ class SharedKV:
 
     def missing(self, slot: int, length: int, start: int | None = None) -> int:
         """How many pages `reserve` would take."""
-        table = self.tables[slot]
-        return max(0, -(-length // PAGE_SIZE) - len(table)) + len(self._foreign(table, start))
+        table, holders = self.tables[slot], self._holders
+        first = len(table) if start is None else start // PAGE_SIZE
+        foreign = [page for page in table[first:] if holders[page] > 1]  # as `_foreign`: of every sequence, every step
+        return max(0, -(-length // PAGE_SIZE) - len(table)) + len(foreign)
 
     def _foreign(self, table: list[int], start: int | None) -> list[int]:
         """Places in a table of shared pages that would be written from a position on."""

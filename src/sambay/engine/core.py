@@ -303,7 +303,7 @@ class Engine:
             lengths.append(share.tokens + share.drafts)
             slots.append(completion.slot)
             wanted.append(share.drafts + int(completion.computed + share.tokens == completion.length))
-        tokens = torch.tensor(ids, device=self.model.device)
+        tokens = torch.tensor(ids, device=self.pool.device)
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
         if len(ids) > sum(share.tokens for share in shares):
             batch = replace(batch, drafts=tuple(share.drafts for share in shares))
