@@ -64,6 +64,8 @@ class Engine:
 
     Attributes:
         model_seconds: spent in the model so far; the rest of the steps' time is the engine's own (on the CPU).
+        drafted: tokens that were computed at a guess, of all requests.
+        accepted: of these, how many came.
 
     Raises:
         ConfigError: the memory does not hold one sequence, or the directory cannot be used.
@@ -106,6 +108,7 @@ class Engine:
         self._stepping = False
         self._aborted: list[str] = []
         self.model_seconds = 0.0
+        self.drafted = self.accepted = 0
 
     @property
     def busy(self) -> bool:
@@ -346,6 +349,7 @@ class Engine:
         request, drafts = completion.request, completion.draft[: len(rows) - 1]
         events: list[StreamEvent] = []
         request.output.metrics.drafted += len(drafts)
+        self.drafted += len(drafts)
         for row, draft in enumerate([*drafts, None]):
             settle = partial(self._settle, completion, batch, place, row + 1)
             event = self._sample(completion, rows, row, settle=settle)
@@ -356,6 +360,7 @@ class Engine:
                 settle()
                 break
             request.output.metrics.accepted += 1
+            self.accepted += 1
         return events
 
     def _settle(self, completion: Completion, batch: Batch, place: int, count: int) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from io import BufferedRandom
 
 import torch
 from torch import Tensor
@@ -31,12 +31,12 @@ class Parked:
     Attributes:
         length: tokens that it has seen.
         held: the state in pages of the pool, or else
-        file: that holds it; None if it is lost.
+        file: open, that holds it; None if it is lost.
     """
 
     length: int
     held: Held | None = None
-    file: Path | None = None
+    file: BufferedRandom | None = None
 
 
 @dataclass(eq=False)
