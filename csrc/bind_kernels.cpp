@@ -3,10 +3,14 @@
 #include "bind_kernels.h"
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <cstdlib>
 #include <new>
 #include <stdexcept>
+#include <tuple>
+#include <vector>
 
 #include "cpu.h"
 #include "gil.h"
@@ -78,6 +82,7 @@ struct PyCache {
 constexpr int64_t kSmall = 1 << 16;
 constexpr int64_t kSmallInProgram = 1 << 12;  // there the other threads are awake, and wait
 constexpr int64_t kAlone = 0;  // for kernels of one thread
+constexpr int64_t kSmallChoice = 1 << 16;  // logits
 
 // Calls a kernel, and notes it where a program is recorded. `bytes` of scratch memory, measured for `most` threads: another
 // Python thread may have raised their number since.
@@ -231,12 +236,28 @@ void add_norm(int64_t m, int64_t width, Address hidden, Address mixed, float sca
                                           at<const float>(bias), centred, eps, at<float>(out)}, m * width);
 }
 
-int64_t choose(Address logits, int64_t vocab, double temperature, int64_t top_k, double top_p, double min_p, double draw) {
+// The row of (rows, vocab) logits that a token is chosen of: row, temperature, top_k, top_p, min_p, draw.
+using Wanted = std::tuple<int64_t, double, int64_t, double, double, double>;
+
+// One token each. A row is one thread's, and of little work nobody is woken for the others.
+std::vector<int64_t> choose(Address logits, int64_t vocab, const std::vector<Wanted>& wanted) {
     const WithoutGil release;
-    int64_t token;
-    run(kernels().choose, ChooseArguments{at<const float>(logits), vocab, temperature, top_k, top_p, min_p, draw,
-                                          nullptr, &token}, kAlone, sample_bytes(vocab));
-    return token;
+    const int64_t count = int64_t(wanted.size()), bytes = (sample_bytes(vocab) + 63) / 64 * 64;
+    std::vector<int64_t> tokens(wanted.size());
+    const int most = count == 1 || count * vocab < kSmallChoice ? 1 : Pool::instance().threads();
+    uint8_t* const room = scratch.of(bytes * least(count, most));
+    const Team alone{0, 1, nullptr, nullptr, nullptr};
+    const auto work = [&](const Team& team) {
+        if (team.count > most) throw std::runtime_error("the number of threads changed during a call");
+        for (int64_t i = team.thread; i < count; i += team.count) {
+            const auto [row, temperature, top_k, top_p, min_p, draw] = wanted[size_t(i)];
+            kernels().choose(ChooseArguments{at<const float>(logits) + row * vocab, vocab, temperature, top_k, top_p, min_p, draw,
+                                             room + bytes * team.thread, &tokens[size_t(i)]}, alone);
+        }
+    };
+    if (most == 1) work(alone);
+    else Pool::instance().run(work);
+    return tokens;
 }
 
 int64_t top_logprobs(Address logits, int64_t vocab, int64_t token, int64_t count, Address tokens, Address logprobs) {

@@ -44,3 +44,9 @@ def opened(pool):
     while pool.free_slots:
         pool.open()
     return pool
+
+
+def dictate(monkeypatch, choose):
+    """Let completions of the engine choose their tokens one by one, by what takes the arguments of `sampler.sample`."""
+    monkeypatch.setattr("sambay.engine.request.Completion.wanted", lambda *_: None)
+    monkeypatch.setattr("sambay.engine.request.sample", choose)

@@ -45,23 +45,23 @@ class GroupAttention {
         std::memset(sums_, 0, sizeof(float) * size_t(rows * per_row_ * wide_));
     }
 
-    // Take in a tile, of which row r sees seen[r]; `next` is what will come after it, or null.
-    void attend(const Tile<C>& tile, const Tile<C>* next, const Seen* seen) {
+    // Take in a tile, of which row r sees seen[r]; the first `ahead` tokens of `next` will be seen after it.
+    void attend(const Tile<C>& tile, const Tile<C>& next, int64_t ahead, const Seen* seen) {
         Seen all = seen[0];
         for (int64_t r = 1; r < rows_; ++r) all = {least(all.begin, seen[r].begin), most_of(all.end, seen[r].end)};
         for (int64_t map = 0; map < h_.maps; ++map) {
             const C* keys = tile.keys + map * tile.key_step;
-            const char* soon = next ? reinterpret_cast<const char*>(next->keys + map * next->key_step) : nullptr;
+            const char* soon = reinterpret_cast<const char*>(next.keys + map * next.key_step);
             const int64_t count = rows_ * h_.members();
             for (int64_t i = 0; i < count; i += kTogether)
-                score_some<kTogether>(least(kTogether, count - i), keys, tile, map, i, i ? nullptr : soon, all);
+                score_some<kTogether>(least(kTogether, count - i), keys, tile, map, i, soon, i ? 0 : ahead, all);
         }
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t i = r * per_row_; i < (r + 1) * per_row_; ++i) weigh(i, tile, seen[r]);
-        const char* soon = next ? reinterpret_cast<const char*>(next->values) : nullptr;
+        const char* soon = reinterpret_cast<const char*>(next.values);
         const int64_t count = rows_ * per_row_;
         for (int64_t i = 0; i < count; i += kTogether)
-            mix_some<kTogether>(least(kTogether, count - i), tile, i, i ? nullptr : soon, all);
+            mix_some<kTogether>(least(kTogether, count - i), tile, i, soon, i ? 0 : ahead, all);
     }
 
     // The first map's mean minus lambda times the second's, normalised, of every row: out (rows, heads * width).
@@ -107,39 +107,48 @@ class GroupAttention {
     }
 
     template <int N>
-    void score_some(int64_t count, const C* keys, const Tile<C>& tile, int64_t map, int64_t i, const char* soon, Seen all) {
+    void score_some(int64_t count, const C* keys, const Tile<C>& tile, int64_t map, int64_t i, const char* soon, int64_t ahead,
+                    Seen all) {
         if constexpr (N > 0) {
-            if (count == N) score<N>(keys, tile, map, i, soon, all);
-            else score_some<N - 1>(count, keys, tile, map, i, soon, all);
+            if (count == N) score<N>(keys, tile, map, i, soon, ahead, all);
+            else score_some<N - 1>(count, keys, tile, map, i, soon, ahead, all);
         }
     }
 
-    // Scores of N queries i, i + 1, ... of a map with the tokens of a tile; whole blocks that nobody sees are left out.
+    // Scores of N queries i, i + 1, ... of a map with the tokens of a tile; what nobody sees is not read.
     template <int N>
-    void score(const C* keys, const Tile<C>& tile, int64_t map, int64_t i, const char* soon, Seen all) {
-        constexpr int64_t kLanes = 16 * kBlocks;
+    void score(const C* keys, const Tile<C>& tile, int64_t map, int64_t i, const char* soon, int64_t ahead, Seen all) {
         int64_t at[N];
         for (int n = 0; n < N; ++n) at[n] = (i + n) * h_.maps + map;
-        for (int64_t b = all.begin / kLanes * kLanes; b < all.end; b += kLanes) {
-            if constexpr (!kBytes) {
-                typename V::Floats sum[N][kBlocks];
-                for (int n = 0; n < N; ++n)
-                    for (int j = 0; j < kBlocks; ++j) sum[n][j] = V::floats(0);
-                for (int64_t e = 0; e < h_.width; ++e) {
-                    const C* row = keys + e * kTileTokens + b;
-                    if (soon) fetch(soon + (e * kTileTokens + b) * int64_t(sizeof(C)), kLanes * int64_t(sizeof(C)));
-                    typename V::Floats key[kBlocks];
-                    for (int j = 0; j < kBlocks; ++j) key[j] = V::load(row + 16 * j);
-                    for (int n = 0; n < N; ++n) {
-                        const auto q = V::floats(queries_[at[n] * h_.width + e]);
-                        for (int j = 0; j < kBlocks; ++j) sum[n][j] = V::fma(q, key[j], sum[n][j]);
-                    }
+        if constexpr (!kBytes) {
+            for (int64_t b = all.begin / 16 * 16; b < all.end; b += 16 * kBlocks, ahead = 0)
+                score_lanes<N, kBlocks>(least(kBlocks, (all.end - b + 15) / 16), at, keys, b, soon, ahead);
+        } else {
+            constexpr int64_t kLanes = 16 * kBlocks;
+            for (int64_t b = all.begin / kLanes * kLanes; b < all.end; b += kLanes)
+                for (int n = 0; n < N; ++n) score_bytes(keys, tile, map, at[n], b, n || b >= ahead ? nullptr : soon);
+        }
+    }
+
+    template <int N, int B>
+    void score_lanes(int64_t blocks, const int64_t* at, const C* keys, int64_t b, const char* soon, int64_t ahead) {
+        if constexpr (B > 0) {
+            if (blocks < B) return score_lanes<N, B - 1>(blocks, at, keys, b, soon, ahead);
+            typename V::Floats sum[N][B];
+            for (int n = 0; n < N; ++n)
+                for (int j = 0; j < B; ++j) sum[n][j] = V::floats(0);
+            for (int64_t e = 0; e < h_.width; ++e) {
+                const C* row = keys + e * kTileTokens + b;
+                fetch(soon + e * kTileTokens * int64_t(sizeof(C)), ahead * int64_t(sizeof(C)));
+                typename V::Floats key[B];
+                for (int j = 0; j < B; ++j) key[j] = V::load(row + 16 * j);
+                for (int n = 0; n < N; ++n) {
+                    const auto q = V::floats(queries_[at[n] * h_.width + e]);
+                    for (int j = 0; j < B; ++j) sum[n][j] = V::fma(q, key[j], sum[n][j]);
                 }
-                for (int n = 0; n < N; ++n)
-                    for (int j = 0; j < kBlocks; ++j) V::store(weights_[at[n]] + b + 16 * j, sum[n][j]);
-            } else {
-                for (int n = 0; n < N; ++n) score_bytes(keys, tile, map, at[n], b, n ? nullptr : soon);
             }
+            for (int n = 0; n < N; ++n)
+                for (int j = 0; j < B; ++j) V::store(weights_[at[n]] + b + 16 * j, sum[n][j]);
         }
     }
 
@@ -233,33 +242,34 @@ class GroupAttention {
     }
 
     template <int N>
-    void mix_some(int64_t count, const Tile<C>& tile, int64_t i, const char* soon, Seen all) {
+    void mix_some(int64_t count, const Tile<C>& tile, int64_t i, const char* soon, int64_t ahead, Seen all) {
         if constexpr (N > 0) {
-            if (count == N) mix<N>(tile, i, soon, all);
-            else mix_some<N - 1>(count, tile, i, soon, all);
+            if (count == N) mix<N>(tile, i, soon, ahead, all);
+            else mix_some<N - 1>(count, tile, i, soon, ahead, all);
         }
     }
 
     // Add the values of a tile, weighted, to the sums of N queries.
     template <int N>
-    void mix(const Tile<C>& tile, int64_t i, const char* soon, Seen all) {
+    void mix(const Tile<C>& tile, int64_t i, const char* soon, int64_t ahead, Seen all) {
         if constexpr (!kBytes) {
             int64_t e = 0;
-            for (; e + 16 * kBlocks <= wide_; e += 16 * kBlocks) mix_floats<N, kBlocks>(tile.values, i, e, soon, all);
-            for (; e < wide_; e += 16) mix_floats<N, 1>(tile.values, i, e, soon, all);
+            for (; e + 16 * kBlocks <= wide_; e += 16 * kBlocks) mix_floats<N, kBlocks>(tile.values, i, e, soon, ahead, all);
+            for (; e < wide_; e += 16) mix_floats<N, 1>(tile.values, i, e, soon, ahead, all);
         } else {
-            for (int64_t e = 0; e < wide_; e += 16) mix_bytes<N>(tile.values, i, e, soon);
+            for (int64_t e = 0; e < wide_; e += 16) mix_bytes<N>(tile.values, i, e, ahead ? soon : nullptr);
         }
     }
 
     template <int N, int E>
-    void mix_floats(const C* values, int64_t i, int64_t e, const char* soon, Seen all) {
+    void mix_floats(const C* values, int64_t i, int64_t e, const char* soon, int64_t ahead, Seen all) {
         typename V::Floats sum[N][E];
         for (int n = 0; n < N; ++n)
             for (int j = 0; j < E; ++j) sum[n][j] = V::load(sums_ + (i + n) * wide_ + e + 16 * j);
         for (int64_t t = all.begin; t < all.end; ++t) {
             const C* row = values + t * wide_ + e;
-            if (soon) fetch(soon + (t * wide_ + e) * int64_t(sizeof(C)), 16 * E * int64_t(sizeof(C)));
+            const int64_t later = t - all.begin;
+            if (later < ahead) fetch(soon + (later * wide_ + e) * int64_t(sizeof(C)), 16 * E * int64_t(sizeof(C)));
             typename V::Floats value[E];
             for (int j = 0; j < E; ++j) value[j] = V::load(row + 16 * j);
             for (int n = 0; n < N; ++n) {
@@ -395,8 +405,8 @@ void window_typed(const WindowArguments& arg, const Team& team) {
                     seen[r] = {most_of(0, position + r - arg.window + 1 - t * kTileTokens),
                                least(kTileTokens, position + r + 1 - t * kTileTokens)};
                 const bool more = chunk.single() && t < last;  // else they are in the cache already
-                const Tile<C> tile = chunk.tile(t), next = more ? chunk.tile(t + 1) : tile;
-                core.attend(tile, more ? &next : nullptr, seen);
+                const int64_t ahead = more ? least(kTileTokens, position + 1 - (t + 1) * kTileTokens) : 0;
+                core.attend(chunk.tile(t), chunk.tile(more ? t + 1 : t), ahead, seen);
             }
             core.finish(arg.out + (chunk.begin() + j) * h.heads * h.width, h.heads * h.width, group);
         }
@@ -432,7 +442,7 @@ void shared_typed(const SharedArguments& arg, const Team& team) {
                 for (int64_t r = 0; r < rows; ++r) seen[r] = {0, least(kTileTokens, arg.seen[row + r] - t * kTileTokens)};
                 const bool more = t + 1 < tiles;
                 const Tile<C> next = more ? tile_of<C>(arg.cache, h, table[t + 1], group, 0) : tile;
-                core.attend(tile, more ? &next : nullptr, seen);
+                core.attend(tile, next, more ? least(kTileTokens, most - (t + 1) * kTileTokens) : 0, seen);
                 tile = next;
             }
             core.finish(arg.out + row * h.heads * h.width, h.heads * h.width, group);

@@ -44,6 +44,22 @@ inline void put(float* p, typename V::Floats x, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = buffer[i];
 }
 
+// The same of a state.
+template <class V>
+inline typename V::Floats some(const uint16_t* p, int64_t count) {
+    if (count >= 16) return V::load(p);
+    uint16_t buffer[16] = {};
+    for (int64_t i = 0; i < count; ++i) buffer[i] = p[i];
+    return V::load(buffer);
+}
+template <class V>
+inline void put(uint16_t* p, typename V::Floats x, int64_t count) {
+    float wide[16];
+    V::store(wide, x);
+    const int64_t all = least(16, count);  // unknown to the compiler, or it would not make vectors of this
+    for (int64_t i = 0; i < all; ++i) to_cache(p[i], wide[i]);
+}
+
 template <class V>
 inline typename V::Floats silu(typename V::Floats x) {
     const auto one = V::floats(1);
@@ -51,23 +67,19 @@ inline typename V::Floats silu(typename V::Floats x) {
 }
 
 // out = silu(conv(x) + bias) over channels `first` to `last`; taps (K, d) oldest first; state (slots, K-1, d).
-template <class V, class C>
-void causal_conv(const Sequences& seq, const float* x, int64_t stride, const float* taps, const float* bias, int64_t width,
+// One sequence after the other: of many states at once the caches do not know which line comes next.
+template <class V, class C, int K>
+void causal_conv(const Sequences& seq, const float* x, int64_t stride, const float* taps, const float* bias, int64_t width_all,
                  C* state, int64_t d, float* out, int64_t first, int64_t last) {
-    const int64_t past = width - 1;
-    for (int64_t c = first; c < last; c += 16) {
-        const int64_t count = least(16, last - c);
-        typename V::Floats w[8], window[8];
-        for (int64_t k = 0; k < width; ++k) w[k] = some<V>(taps + k * d + c, count);
-        const auto b = bias ? some<V>(bias + c, count) : V::floats(0);
-        for (int64_t s = 0; s < seq.count; ++s) {
-            C* held = state ? state + seq.slots[s] * past * d + c : nullptr;
-            for (int64_t k = 0; k < past; ++k) {
-                float old[16] = {};
-                if (held)
-                    for (int64_t i = 0; i < count; ++i) old[i] = from_cache(held[k * d + i]);
-                window[k] = V::load(old);
-            }
+    const int64_t width = K ? K : width_all, past = width - 1;
+    for (int64_t s = 0; s < seq.count; ++s) {
+        C* const held = state ? state + seq.slots[s] * past * d : nullptr;
+        for (int64_t c = first; c < last; c += 16) {
+            const int64_t count = least(16, last - c);
+            typename V::Floats w[K ? K : 8], window[K ? K : 8];
+            for (int64_t k = 0; k < width; ++k) w[k] = some<V>(taps + k * d + c, count);
+            for (int64_t k = 0; k < past; ++k) window[k] = held ? some<V>(held + k * d + c, count) : V::floats(0);
+            const auto b = bias ? some<V>(bias + c, count) : V::floats(0);
             for (int64_t t = seq.offsets[s]; t < seq.offsets[s + 1]; ++t) {
                 window[past] = some<V>(x + t * stride + c, count);
                 auto sum = b;
@@ -76,11 +88,7 @@ void causal_conv(const Sequences& seq, const float* x, int64_t stride, const flo
                 put<V>(out + t * d + c, silu<V>(sum), count);
             }
             if (held && seq.writes(s))
-                for (int64_t k = 0; k < past; ++k) {
-                    float now[16];
-                    V::store(now, window[k]);
-                    for (int64_t i = 0; i < count; ++i) to_cache(held[k * d + i], now[i]);
-                }
+                for (int64_t k = 0; k < past; ++k) put<V>(held + k * d + c, window[k], count);
         }
     }
 }
@@ -97,37 +105,50 @@ inline typename V::Floats softplus(typename V::Floats x) {
     return V::fma(sum, s, V::max(zero, x));  // in this order a NaN stays one
 }
 
+// Sixteen channels of one sequence from `ch` on, or the last `count`: rate and h (n, 16 with a stride), which changes.
+template <class V, bool Whole>
+void scan_channels(const ScanArguments& arg, int64_t s, int64_t ch, int64_t count, const float* rate, float* h, int64_t stride) {
+    const auto get = [=](const float* p) { return Whole ? V::load(p) : some<V>(p, count); };
+    const auto set = [=](float* p, typename V::Floats x) { Whole ? V::store(p, x) : put<V>(p, x, count); };
+    const auto direct = get(arg.skip + ch), offset = arg.bias ? get(arg.bias + ch) : V::floats(0);
+    for (int64_t t = arg.seq.offsets[s]; t < arg.seq.offsets[s + 1]; ++t) {
+        const auto dt = softplus<V>(V::add(get(arg.raw + t * arg.d + ch), offset));
+        const auto in = get(arg.u + t * arg.d + ch), drive = V::mul(dt, in);
+        auto out = V::mul(direct, in);
+        const float *b = arg.b + t * arg.bc_stride, *c = arg.c + t * arg.bc_stride;
+        for (int64_t i = 0; i < arg.n; ++i) {
+            const auto decay = V::exp(V::mul(dt, get(rate + i * stride)));
+            const auto now = V::fma(decay, get(h + i * stride), V::mul(drive, V::floats(b[i])));
+            out = V::fma(now, V::floats(c[i]), out);
+            set(h + i * stride, now);
+        }
+        set(arg.y + t * arg.d + ch, out);
+        if (arg.gated) set(arg.gated + t * arg.d + ch, V::mul(out, silu<V>(get(arg.z + t * arg.z_stride + ch))));
+    }
+}
+
 // The recurrence h = exp(dt a) h + dt b u, y = c h + skip u over channels `first` to `last`, with
-// dt = softplus(raw + bias). raw, u (rows, d); a (n, d) negative; b, c (rows, n) with stride `bc_stride`;
-// state (slots, n, d) or null. y (rows, d), and gated = y * silu(z) where z is given.
-template <class V, int N>
-void selective_scan(const Sequences& seq, const float* u, const float* raw, const float* bias, const float* a,
-                    const float* b, const float* c, int64_t bc_stride, const float* skip, float* state, int64_t n_all,
-                    int64_t d, float* y, const float* z, int64_t z_stride, float* gated, int64_t first, int64_t last) {
-    const int64_t n = N ? N : n_all;
-    for (int64_t ch = first; ch < last; ch += 16) {
-        const int64_t count = least(16, last - ch);
-        typename V::Floats rate[N ? N : 64], h[N ? N : 64];
-        for (int64_t i = 0; i < n; ++i) rate[i] = some<V>(a + i * d + ch, count);
-        const auto direct = some<V>(skip + ch, count), offset = bias ? some<V>(bias + ch, count) : V::floats(0);
-        for (int64_t s = 0; s < seq.count; ++s) {
-            float* held = state ? state + seq.slots[s] * n * d + ch : nullptr;
-            for (int64_t i = 0; i < n; ++i) h[i] = held ? some<V>(held + i * d, count) : V::floats(0);
-            for (int64_t t = seq.offsets[s]; t < seq.offsets[s + 1]; ++t) {
-                const auto dt = softplus<V>(V::add(some<V>(raw + t * d + ch, count), offset));
-                const auto in = some<V>(u + t * d + ch, count), drive = V::mul(dt, in);
-                auto out = V::mul(direct, in);
-                const float *bt = b + t * bc_stride, *ct = c + t * bc_stride;
-#pragma GCC unroll 16
-                for (int64_t i = 0; i < n; ++i) {
-                    h[i] = V::fma(V::exp(V::mul(dt, rate[i])), h[i], V::mul(drive, V::floats(bt[i])));
-                    out = V::fma(h[i], V::floats(ct[i]), out);
-                }
-                put<V>(y + t * d + ch, out, count);
-                if (gated) put<V>(gated + t * d + ch, V::mul(out, silu<V>(some<V>(z + t * z_stride + ch, count))), count);
+// dt = softplus(raw + bias); gated = y * silu(z) where z is given.
+template <class V>
+void selective_scan(const ScanArguments& arg, int64_t first, int64_t last) {
+    alignas(64) float rates[64 * 16], states[64 * 16];
+    for (int64_t s = 0; s < arg.seq.count; ++s) {
+        float* const held = arg.state ? arg.state + arg.seq.slots[s] * arg.n * arg.d : nullptr;
+        const bool writes = held && arg.seq.writes(s), single = arg.seq.offsets[s + 1] - arg.seq.offsets[s] == 1;
+        for (int64_t ch = first; ch < last; ch += 16) {
+            const int64_t count = least(16, last - ch);
+            if (single && writes && count == 16) {
+                scan_channels<V, true>(arg, s, ch, count, arg.a + ch, held + ch, arg.d);
+                continue;
             }
-            if (held && seq.writes(s))
-                for (int64_t i = 0; i < n; ++i) put<V>(held + i * d, h[i], count);
+            // Side by side: rows that are far apart may all fall into the same few places of the first-level cache.
+            for (int64_t i = 0; i < arg.n; ++i) {
+                V::store(rates + i * 16, some<V>(arg.a + i * arg.d + ch, count));
+                V::store(states + i * 16, held ? some<V>(held + i * arg.d + ch, count) : V::floats(0));
+            }
+            if (count == 16) scan_channels<V, true>(arg, s, ch, count, rates, states, 16);
+            else scan_channels<V, false>(arg, s, ch, count, rates, states, 16);
+            for (int64_t i = 0; writes && i < arg.n; ++i) put<V>(held + i * arg.d + ch, V::load(states + i * 16), count);
         }
     }
 }
@@ -179,28 +200,23 @@ void add_norm(float* hidden, const float* mixed, float scale, const float* weigh
     }
 }
 
+template <class V, class C>
+void conv_typed(const ConvArguments& arg, int64_t first, int64_t last) {
+    const auto conv = arg.width == 4 ? causal_conv<V, C, 4> : causal_conv<V, C, 0>;
+    conv(arg.seq, arg.x, arg.x_stride, arg.taps, arg.bias, arg.width, static_cast<C*>(arg.state), arg.d, arg.out, first, last);
+}
+
 template <class V>
 void conv_kernel(const ConvArguments& arg, const Team& team) {
     const Share mine = share(team, size_t(arg.d), 16);
-    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
-    if (arg.half)
-        causal_conv<V>(arg.seq, arg.x, arg.x_stride, arg.taps, arg.bias, arg.width, static_cast<uint16_t*>(arg.state), arg.d,
-                       arg.out, first, last);
-    else
-        causal_conv<V>(arg.seq, arg.x, arg.x_stride, arg.taps, arg.bias, arg.width, static_cast<float*>(arg.state), arg.d,
-                       arg.out, first, last);
+    if (arg.half) conv_typed<V, uint16_t>(arg, int64_t(mine.begin), int64_t(mine.end));
+    else conv_typed<V, float>(arg, int64_t(mine.begin), int64_t(mine.end));
 }
 
 template <class V>
 void scan_kernel(const ScanArguments& arg, const Team& team) {
     const Share mine = share(team, size_t(arg.d), 16);
-    const int64_t first = int64_t(mine.begin), last = int64_t(mine.end);
-    if (arg.n == 16)
-        selective_scan<V, 16>(arg.seq, arg.u, arg.raw, arg.bias, arg.a, arg.b, arg.c, arg.bc_stride, arg.skip, arg.state, arg.n,
-                              arg.d, arg.y, arg.z, arg.z_stride, arg.gated, first, last);
-    else
-        selective_scan<V, 0>(arg.seq, arg.u, arg.raw, arg.bias, arg.a, arg.b, arg.c, arg.bc_stride, arg.skip, arg.state, arg.n,
-                             arg.d, arg.y, arg.z, arg.z_stride, arg.gated, first, last);
+    selective_scan<V>(arg, int64_t(mine.begin), int64_t(mine.end));
 }
 
 template <class V>

@@ -16,7 +16,7 @@ lie side by side (2 in differential attention, else 1).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +24,16 @@ from torch import Tensor
 
 from sambay.errors import ConfigError
 
-__all__ = ["CACHE_DTYPES", "TILE", "KVTiles", "cache_dtype_of", "entry_bytes", "page_slices", "whole_tiles"]
+__all__ = [
+    "CACHE_DTYPES",
+    "TILE",
+    "KVTiles",
+    "cache_dtype_of",
+    "copy_bytes",
+    "entry_bytes",
+    "page_slices",
+    "whole_tiles",
+]
 
 TILE = 64
 """Tokens in a tile: pages are multiples of it."""
@@ -213,19 +222,18 @@ class KVTiles:
             values = _dequantise(codes, self.value_scales[pages].transpose(1, 2).flatten(0, 1))
         return keys, values.unflatten(-1, (self.maps, -1)).flatten(-3, -2)
 
+    def bytes_of(self, pages: Iterable[int]) -> list[Tensor]:
+        """The memory of pages as bytes, one page after the other, in pieces: (n,) uint8 each."""
+        raw = self._raw
+        return [part[page] for page in pages for part in raw]
+
     def read_bytes(self, pages: Sequence[int]) -> Tensor:
         """A copy of what pages hold, one after the other: (len(pages) * page_bytes,) uint8."""
-        index = page_slices(pages, self.keys.device)
-        return torch.cat([raw[index] for raw in self._raw], 1).flatten()
+        return torch.cat(self.bytes_of(pages))
 
     def write_bytes(self, pages: Sequence[int], values: Tensor) -> None:
         """Fill pages with bytes, the last one perhaps in part: the reverse of `read_bytes`."""
-        index, size, at = page_slices(pages, self.keys.device), self.page_bytes, 0
-        rest = values.new_zeros(len(pages) * size - values.shape[0])
-        rows = torch.cat((values, rest)).view(len(pages), size)
-        for raw in self._raw:
-            raw[index] = rows[:, at : at + raw.shape[1]]
-            at += raw.shape[1]
+        copy_bytes([values], self.bytes_of(pages))
 
     def rounded(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (N, Hk, dh) as they would be read back."""
@@ -239,6 +247,17 @@ class KVTiles:
         """(N, Hk, dh) -> (N, G, maps * dh)."""
         wide: Tensor = values.unflatten(1, (-1, self.maps)).flatten(2)
         return wide
+
+
+def copy_bytes(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
+    """Copy bytes in pieces (n,) uint8 into others, which may be cut elsewhere, up to the end of either side."""
+    pieces, places = iter(source), iter(target)
+    piece, place = next(pieces, None), next(places, None)
+    while piece is not None and place is not None:
+        size = min(len(piece), len(place))
+        place[:size].copy_(piece[:size])
+        piece = piece[size:] if size < len(piece) else next(pieces, None)
+        place = place[size:] if size < len(place) else next(places, None)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

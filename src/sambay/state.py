@@ -20,7 +20,7 @@ from torch import Tensor
 from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import ContextError, PromptError
-from sambay.kv import TILE, Index, KVTiles, entry_bytes, page_slices, whole_tiles
+from sambay.kv import TILE, Index, KVTiles, copy_bytes, entry_bytes, page_slices, whole_tiles
 
 __all__ = ["ConvState", "Held", "SSMState", "SharedKV", "Snapshot", "StatePool", "WindowKV", "state_bytes"]
 
@@ -144,8 +144,10 @@ class SharedKV:
 
     def missing(self, slot: int, length: int, start: int | None = None) -> int:
         """How many pages `reserve` would take."""
-        table = self.tables[slot]
-        return max(0, -(-length // PAGE_SIZE) - len(table)) + len(self._foreign(table, start))
+        table, holders = self.tables[slot], self._holders
+        first = len(table) if start is None else start // PAGE_SIZE
+        foreign = [page for page in table[first:] if holders[page] > 1]  # as `_foreign`: of every sequence, every step
+        return max(0, -(-length // PAGE_SIZE) - len(table)) + len(foreign)
 
     def _foreign(self, table: list[int], start: int | None) -> list[int]:
         """Places in a table of shared pages that would be written from a position on."""
@@ -467,7 +469,7 @@ class StatePool:
         """
         self._check_open(slot)
         fixed = self.shared.take(self.fixed_pages, spare=spare)
-        self.shared.tiles.write_bytes(fixed, self.fixed_bytes(slot))
+        copy_bytes(self._fixed_parts(slot), self.shared.tiles.bytes_of(fixed))  # once: it is megabytes
         pages = self.shared.first(slot, self.lengths[slot])
         self.shared.share(pages, spare=spare)
         return Held(self.lengths[slot], pages, tuple(fixed))
@@ -475,7 +477,7 @@ class StatePool:
     def resume(self, slot: int, held: Held) -> None:
         """Let an open slot go on where a sequence was held, which stays held."""
         self._check_open(slot)
-        self.set_fixed_bytes(slot, self.shared.tiles.read_bytes(held.fixed))
+        copy_bytes(self.shared.tiles.bytes_of(held.fixed), self._fixed_parts(slot))
         self.shared.adopt(slot, held.pages)
         self.lengths[slot] = held.length
 
@@ -485,17 +487,15 @@ class StatePool:
 
     def fixed_bytes(self, slot: int) -> Tensor:
         """A copy of the states of fixed size of a slot, as bytes: (n,) uint8."""
-        rows = (tensor[slot] for state in self.fixed for tensor in state.tensors)
-        return torch.cat([row.flatten().view(torch.uint8) for row in rows])
+        return torch.cat(self._fixed_parts(slot))
 
     def set_fixed_bytes(self, slot: int, values: Tensor) -> None:
         """Put states of fixed size back into a slot, from bytes (n or more,) uint8."""
-        at = 0
-        for tensor in (tensor for state in self.fixed for tensor in state.tensors):
-            row = tensor[slot]
-            # The bytes of a file begin where they may: a copy begins where an element can.
-            row.copy_(values[at : at + row.nbytes].clone().view(row.dtype).view(row.shape))
-            at += row.nbytes
+        copy_bytes([values], self._fixed_parts(slot))
+
+    def _fixed_parts(self, slot: int) -> list[Tensor]:
+        """Their memory: (n,) uint8 each."""
+        return [tensor[slot].view(-1).view(torch.uint8) for state in self.fixed for tensor in state.tensors]
 
     def batch(
         self,

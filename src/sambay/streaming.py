@@ -149,6 +149,8 @@ class StopMatcher:
     def _take(self, text: str, *, final: bool) -> str:
         if self.matched is not None:
             return ""
+        if not self._stops:
+            return text
         text = self._held + text
         undecided = len(text) if final else undecided_from(text, self._stops)
         match = self._pattern.search(text)
@@ -204,6 +206,8 @@ class ThinkingSplitter:
 
     def push(self, text: str) -> list[Piece]:
         """Take the next text; return the pieces that are certain, none of them empty."""
+        if not self._held and not (self._tags and self._tags[0][0] in text):  # as most are
+            return self._piece(text)
         pieces: list[Piece] = []
         text = self._held + text
         while self._tags and self._tags[0] in text:
@@ -260,6 +264,7 @@ def _byte_of_character() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
+@functools.lru_cache(1 << 15)
 def spelled_bytes(token: str) -> bytes:
     """The bytes of a byte-level token. One with any other character is text, as in the library."""
     table = _byte_of_character()

@@ -97,7 +97,6 @@ def check_idle(engine):
     assert not engine._requests
     assert pool.free_slots == pool.slots
     assert not engine.keeper._aside
-    assert engine.keeper._spool is None or not any(engine.keeper._spool.iterdir())
     assert len(pool.shared.free) + pool.shared.idle == pool.shared.tiles.pages
     if engine.keeper.prefix is not None:
         engine.keeper.prefix.clear()

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from helpers import dictate
 from sambay.engine import AsyncEngine, SamplingParams
 from sambay.errors import PromptError, SambaYError, SamplingError
 
@@ -158,7 +159,7 @@ def test_a_request_that_fails_by_itself(llm, monkeypatch, solo):
             raise SambaYError("no token")
         return choose(logits, params, *rest)
 
-    monkeypatch.setattr(holder, "sample", failing)
+    dictate(monkeypatch, failing)
     good = SamplingParams(seed=1, max_tokens=5)
 
     async def main(engine):

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import dictate
 from sambay.engine import Engine, SamplingParams
 from sambay.errors import ContextError, PromptError, SambaYError, SamplingError
 
@@ -473,7 +474,7 @@ def test_reasoning_and_answer(make_engine, tokenizer, monkeypatch):
     for prompt, ids, dictated in forms:
         engine = make_engine()
         script = iter([*dictated, end])
-        monkeypatch.setattr("sambay.engine.request.sample", lambda *_, script=script: next(script))
+        dictate(monkeypatch, lambda *_, script=script: next(script))
         output = engine.add(prompt, ids, SamplingParams())
         events = drain(engine)
         one = output.outputs[0]
@@ -485,7 +486,7 @@ def test_reasoning_and_answer(make_engine, tokenizer, monkeypatch):
 
 def test_characters_are_never_torn(make_engine, tokenizer, monkeypatch):
     script = iter([*tokenizer.encode("häuser 你好 🙂 ∮"), tokenizer.eos_token_id])
-    monkeypatch.setattr("sambay.engine.request.sample", lambda *_: next(script))
+    dictate(monkeypatch, lambda *_: next(script))
     engine = make_engine()
     output = engine.add(None, [9], SamplingParams())
     events = drain(engine)
@@ -497,7 +498,7 @@ def test_skip_special_tokens(make_engine, tokenizer, monkeypatch):
     special = tokenizer.token_id("<|user|>")
     for skip in (True, False):
         script = iter([special, tokenizer.eos_token_id])
-        monkeypatch.setattr("sambay.engine.request.sample", lambda *_, script=script: next(script))
+        dictate(monkeypatch, lambda *_, script=script: next(script))
         engine = make_engine()
         output = engine.add(None, [9], SamplingParams(skip_special_tokens=skip))
         drain(engine)

@@ -292,10 +292,10 @@ def spoil(monkeypatch, *tokens):
 
     sample = core.Engine._next
 
-    def failing(engine, completion, logits):
+    def failing(engine, completion, *logits):
         if completion.prompt_ids[-1] in tokens:
             raise SambaYError("overflow")
-        return sample(engine, completion, logits)
+        return sample(engine, completion, *logits)
 
     monkeypatch.setattr(core.Engine, "_next", failing)
 

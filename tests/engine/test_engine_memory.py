@@ -177,6 +177,28 @@ def test_parked_ones_compute_nothing_again(confined, model, assert_idle, monkeyp
     assert_idle(engine)
 
 
+@pytest.mark.parametrize("aborted", [False, True])
+def test_what_is_parked_in_files_has_no_name(confined, solo, assert_idle, monkeypatch, tmp_path, aborted):
+    """So that nothing is left on the disk, however the process ends; what is not needed any more is closed."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    engine = confined(4, 8, enable_prefix_caching=False)
+    requests = [([20 + i] * 60, SamplingParams(seed=i, max_tokens=80, ignore_eos=True)) for i in range(6)]
+    outputs = [engine.add(None, *request) for request in requests]
+    files = set()
+    while engine.busy:
+        engine.step()
+        files |= {one.parked.file for one in engine.scheduler.waiting if one.parked is not None and one.parked.file}
+        assert not list(tmp_path.iterdir())
+        if aborted and files:
+            for output in outputs[1:]:
+                engine.abort(output.request_id)
+    assert files
+    assert all(file.closed for file in files)
+    for output, request in zip(outputs[: 1 if aborted else 6], requests, strict=False):
+        assert tokens(output) == tokens(solo(*request))
+    assert_idle(engine)
+
+
 @pytest.mark.parametrize("steps", range(0, 120, 17))
 def test_abort_while_some_are_parked(confined, solo, assert_idle, steps):
     engine = confined(4, 7)

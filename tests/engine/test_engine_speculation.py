@@ -134,6 +134,7 @@ def test_a_model_that_repeats_itself_is_read_ahead(make_engine, solo):
         metrics = output.metrics
         assert (metrics.drafted > 0) == (mode != "off") or mode == "auto"
         assert steps == 100 - metrics.accepted
+        assert (engine.drafted, engine.accepted) == (metrics.drafted, metrics.accepted)
         if mode == "on":
             assert metrics.accepted > 80
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import dictate
 from sambay.config import SambaYConfig
 from sambay.engine import Engine, SamplingParams
 from sambay.engine import StructuredOutputsParams as Structured
@@ -245,7 +246,7 @@ def script(monkeypatch, dictated):
         assert allowed is None or bool(allowed[token]), token
         return token
 
-    monkeypatch.setattr("sambay.engine.request.sample", choose)
+    dictate(monkeypatch, choose)
 
 
 def run_script(model, tokenizer, monkeypatch, dictated, prompt="the", **values):

@@ -46,7 +46,8 @@ def random_logits(size, seed, scale=2.0):
 
 
 def choose(logits, **how):
-    return backend.choose(logits, **PLAIN | how)
+    [token] = backend.choose(logits.unsqueeze(0), [backend.Wanted(0, **PLAIN | how)])
+    return token
 
 
 def expected(logits, **how):
@@ -232,6 +233,31 @@ def test_top_logprobs(size, levels, threads):
         assert (rank, tokens) == plain[:2]
         assert logprobs == pytest.approx(plain[2], abs=2e-5)
     assert list(top_logprobs(logits, order[0], 5)) == order[:5]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("size", [1024, 20_000])
+def test_rows_that_are_chosen_together(threads, count, size):
+    """Each as if it were alone, in any order, whichever thread takes it; a row without a finite largest has none."""
+    threads(count)
+    logits = torch.randn(7, size, generator=torch.Generator().manual_seed(size)) * 3
+    logits[4, 17] = math.nan
+    hows = [
+        {"temperature": 0.0},
+        {},
+        {"top_k": 40},
+        {"top_p": 0.9},
+        {},
+        {"min_p": 0.1, "temperature": 0.7},
+        {"top_k": -1},
+    ]
+    wanted = [backend.Wanted(row, **PLAIN | {"draw": (row + 0.5) / 7} | hows[row]) for row in (3, 0, 6, 4, 1, 5, 2)]
+    alone = [backend.choose(logits[one.row : one.row + 1], [one._replace(row=0)])[0] for one in wanted]
+    assert backend.choose(logits, wanted) == alone
+    assert [one.row for one, token in zip(wanted, alone, strict=True) if token is None] == [4]
+    assert backend.choose(logits, []) == []
+    with backend.using("reference"):
+        assert backend.choose(logits, wanted) == alone
 
 
 def test_logprobs_of_logits_that_are_not_finite_are_those_of_torch():

@@ -21,7 +21,9 @@ def answered(found, *labels):
     return found[("sambay_http_requests_total", *sorted(labels))]
 
 
-def test_metrics(serve, tiny_llm, wait_for):
+def test_metrics(serve, tiny_llm, wait_for, monkeypatch):
+    monkeypatch.setattr(tiny_llm.engine, "drafted", 7)
+    monkeypatch.setattr(tiny_llm.engine, "accepted", 3)
     with serve(("tiny", tiny_llm)) as client:
         [served] = client.app.state.models
         before = figures(client)
@@ -40,6 +42,8 @@ def test_metrics(serve, tiny_llm, wait_for):
         assert tiny["sambay_inter_token_seconds_count"] == 12
         assert tiny["sambay_sequences_running"] == tiny["sambay_sequences_waiting"] == 0
         assert tiny["sambay_memory_used_bytes"] == 0
+        assert tiny["sambay_draft_tokens_total"] == tiny_llm.engine.drafted >= 7
+        assert tiny["sambay_accepted_draft_tokens_total"] == tiny_llm.engine.accepted >= 3
         assert answered(after, "/v1/completions", "POST", "200") == 2
         assert answered(after, "/v1/completions", "POST", "400") == 1
         assert answered(after, "other", "GET", "404") == 1

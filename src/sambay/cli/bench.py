@@ -228,7 +228,8 @@ def throughput(
         int | None,
         typer.Option(
             min=1,
-            help="Requests in all; by default as many as the largest number at once.",
+            help="Requests in all; by default as many as the largest number at once. With four times as many the end, "
+            "when fewer and fewer run, weighs little.",
             rich_help_panel=_ENGINE,
             show_default=False,
         ),

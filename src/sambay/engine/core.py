@@ -21,7 +21,7 @@ from sambay.engine.keeper import Keeper
 from sambay.engine.outputs import RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
 from sambay.engine.request import Completion, Request, new_output
-from sambay.engine.sampler import top_logprobs
+from sambay.engine.sampler import sample_rows, top_logprobs
 from sambay.engine.scheduler import Scheduler, Share
 from sambay.engine.sessions import Sessions
 from sambay.engine.speculation import Lookup, Speculation, Speculator
@@ -64,6 +64,8 @@ class Engine:
 
     Attributes:
         model_seconds: spent in the model so far; the rest of the steps' time is the engine's own (on the CPU).
+        drafted: tokens that were computed at a guess, of all requests.
+        accepted: of these, how many came.
 
     Raises:
         ConfigError: the memory does not hold one sequence, or the directory cannot be used.
@@ -106,6 +108,7 @@ class Engine:
         self._stepping = False
         self._aborted: list[str] = []
         self.model_seconds = 0.0
+        self.drafted = self.accepted = 0
 
     @property
     def busy(self) -> bool:
@@ -263,7 +266,9 @@ class Engine:
         logits = request.logits
         if completion is request.completions[-1]:
             self._forget_fork(request)
-        return self._sample(completion, logits) if new and completion.index and logits is not None else []
+        if not new or not completion.index or logits is None:
+            return []
+        return self._sample(completion, logits.unsqueeze(0), 0)
 
     def _forget_fork(self, request: Request) -> None:
         forked, request.forked, request.logits = request.forked, None, None
@@ -301,45 +306,53 @@ class Engine:
             lengths.append(share.tokens + share.drafts)
             slots.append(completion.slot)
             wanted.append(share.drafts + int(completion.computed + share.tokens == completion.length))
-        tokens = torch.tensor(ids, device=self.model.device)
+        tokens = torch.tensor(ids, device=self.pool.device)
         batch = self.pool.batch(tokens, tuple(lengths), tuple(slots), tuple(wanted))
         if len(ids) > sum(share.tokens for share in shares):
             batch = replace(batch, drafts=tuple(share.drafts for share in shares))
         spent, before = self.model_seconds, time.perf_counter()
-        rows = iter(self.model.run(batch, self.pool))
+        logits = self.model.run(batch, self.pool)
         self.model_seconds += time.perf_counter() - before
         self.pool.advance(batch)
+        ends = list(itertools.accumulate(wanted))
+        last = [end - 1 if asks == 1 else None for end, asks in zip(ends, wanted, strict=True)]
+        chosen = self._choose(logits, [(share.sequence, row) for share, row in zip(shares, last, strict=True)])
         events: list[StreamEvent] = []
-        for place, (share, asks) in enumerate(zip(shares, wanted, strict=True)):
+        for place, (share, row, token) in enumerate(zip(shares, last, chosen, strict=True)):
             completion = share.sequence
-            logits = next(rows) if asks else None
-            guessed = list(itertools.islice(rows, share.drafts))
             if completion.output.finish_reason:  # an earlier one of its request failed just now
                 continue
-            if guessed:
-                assert logits is not None
-                events += self._verify(completion, [logits, *guessed], batch, place)
+            if share.drafts:
+                events += self._verify(completion, logits[ends[place] - wanted[place] : ends[place]], batch, place)
                 continue
             self.keeper.computed(completion, share.tokens)
-            if logits is None:
+            if row is None:
                 continue
             request = completion.request
             if not completion.index and not request.completions[-1].begun and request.logits is None:
                 assert completion.slot is not None
-                request.forked, request.logits = self.keeper.set_aside(completion.slot), logits.clone()
-            events += self._sample(completion, logits)
+                request.forked, request.logits = self.keeper.set_aside(completion.slot), logits[row].clone()
+            events += self._sample(completion, logits, row, token)
         if self._speculator is not None and all(share.tokens == 1 for share in shares):
             self._speculator.took(len(shares), len(ids), len(events), self.model_seconds - spent)
         return events
 
-    def _verify(self, completion: Completion, rows: Sequence[Tensor], batch: Batch, place: int) -> list[StreamEvent]:
+    @staticmethod
+    def _choose(logits: Tensor, rows: Sequence[tuple[Completion, int | None]]) -> list[int | None]:
+        """The next tokens of those whose logits need no change, by one call; None for the others."""
+        free = [None if row is None else completion.wanted(row) for completion, row in rows]
+        tokens = iter(sample_rows(logits, [one for one in free if one is not None]))
+        return [None if one is None else next(tokens) for one in free]
+
+    def _verify(self, completion: Completion, rows: Tensor, batch: Batch, place: int) -> list[StreamEvent]:
         """The events of a token and the drafts behind it, as far as these are what comes without them."""
         request, drafts = completion.request, completion.draft[: len(rows) - 1]
         events: list[StreamEvent] = []
         request.output.metrics.drafted += len(drafts)
-        for count, (logits, draft) in enumerate(zip(rows, [*drafts, None], strict=True), start=1):
-            settle = partial(self._settle, completion, batch, place, count)
-            event = self._sample(completion, logits, settle)
+        self.drafted += len(drafts)
+        for row, draft in enumerate([*drafts, None]):
+            settle = partial(self._settle, completion, batch, place, row + 1)
+            event = self._sample(completion, rows, row, settle=settle)
             events += event
             if completion.output.finish_reason:
                 break
@@ -347,6 +360,7 @@ class Engine:
                 settle()
                 break
             request.output.metrics.accepted += 1
+            self.accepted += 1
         return events
 
     def _settle(self, completion: Completion, batch: Batch, place: int, count: int) -> None:
@@ -357,18 +371,25 @@ class Engine:
         self.keeper.computed(completion, count)
 
     def _sample(
-        self, completion: Completion, logits: Tensor, settle: Callable[[], None] | None = None
+        self,
+        completion: Completion,
+        logits: Tensor,
+        row: int,
+        token: int | None = None,
+        settle: Callable[[], None] | None = None,
     ) -> list[StreamEvent]:
         """The event of the next token, or none: what goes wrong here is the matter of this request alone.
 
         Args:
             completion: which draws it.
-            logits: (vocab,) of the model.
+            logits: (R, vocab) of the model.
+            row: its own of these.
+            token: if it has been chosen.
             settle: to be called before its state is kept, if it ends.
         """
         request = completion.request
         try:
-            event = self._next(completion, logits)
+            event = self._next(completion, logits, row, token)
             if event.finish_reason:
                 if settle is not None:
                     settle()
@@ -384,11 +405,12 @@ class Engine:
             return []
         return [event]
 
-    def _next(self, completion: Completion, logits: Tensor) -> StreamEvent:
+    def _next(self, completion: Completion, logits: Tensor, row: int, token: int | None) -> StreamEvent:
         params, output = completion.request.params, completion.output
-        token = completion.choose(logits)
+        if token is None:
+            token = completion.choose(logits[row])
         if output.logprobs is not None:
-            entry = top_logprobs(logits, token, params.logprobs or 0)
+            entry = top_logprobs(logits[row], token, params.logprobs or 0)
             if self.tokenizer is not None:
                 decode = self.tokenizer.decode
                 entry = {

@@ -82,6 +82,11 @@ class Guide:
         return self._tags.beyond(self._splitter.held)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing that it could forbid or force is to be expected of the next token."""
+        return not self._structured and not self._forced
+
+    @property
     def unanswered(self) -> bool:
         """Whether the answer's structure has not begun, so that the completion may not end."""
         return self._structured and not self._answering

@@ -8,12 +8,11 @@ even the disk has room.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from sambay.engine.request import Completion, Parked
 from sambay.engine.sessions import Sessions
 from sambay.engine.statefile import read_state, state_header, write_state
 from sambay.errors import StateError
-from sambay.state import PAGE_SIZE, Held, StatePool
+from sambay.state import PAGE_SIZE, StatePool
 
 __all__ = ["Keeper"]
 
@@ -51,8 +50,6 @@ class Keeper:
         self.prefix = PrefixCache(lambda held: pool.release(held, spare=True)) if caching else None
         self.least, self.every = _LEAST, max(8, pool.fixed_pages) * PAGE_SIZE
         self._aside: list[Parked] = []
-        self._spool: Path | None = None
-        self._files = 0
         if sessions is not None and self.prefix is not None:
             sessions.list_into(self.prefix)
 
@@ -190,14 +187,8 @@ class Keeper:
             self._aside.append(parked)
             return parked
         parked = Parked(self.pool.lengths[slot])
-        header = state_header(self.pool, "", (parked.length,))
-        try:
-            file, pages = self._new_file(), self.pool.shared.first(slot, parked.length)
-            write_state(file, header, (), [self.pool.fixed_bytes(slot)], self.pool, pages)
-        except OSError:
-            return None
-        parked.file = file
-        return parked
+        self._put_away(parked, self.pool.fixed_bytes(slot), self.pool.shared.first(slot, parked.length))
+        return parked if parked.file is not None else None
 
     def discard(self, sequence: Completion) -> None:
         """Give up the state that a sequence was parked with, if there is one."""
@@ -212,7 +203,7 @@ class Keeper:
             self._aside.remove(parked)
             self.pool.release(held)
         if parked.file is not None:
-            parked.file.unlink(missing_ok=True)
+            parked.file.close()
             parked.file = None
 
     # What can be done without
@@ -226,14 +217,22 @@ class Keeper:
         parked = self._aside.pop()
         held, parked.held = parked.held, None
         assert held is not None
-        header = state_header(self.pool, "", (held.length,))
-        try:
-            parked.file = self._new_file()
-            write_state(parked.file, header, (), [self._fixed_bytes(held)], self.pool, held.pages)
-        except OSError:
-            parked.file = None
+        fixed = self.pool.shared.tiles.read_bytes(held.fixed)[: self.pool.fixed_nbytes]
+        self._put_away(parked, fixed, held.pages)
         self.pool.release(held)
         return True
+
+    def _put_away(self, parked: Parked, fixed: Tensor, pages: Sequence[int]) -> None:
+        """Write a state into a file without a name, so that none is left however the process ends; or leave it be."""
+        # What is in memory itself, as /tmp often is, would be no relief.
+        place = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(OSError))
+            file = stack.enter_context(tempfile.TemporaryFile(prefix="sambay-", dir=place))
+            write_state(file, state_header(self.pool, "", (parked.length,)), (), [fixed], self.pool, pages)
+            stack.pop_all()
+            weakref.finalize(parked, file.close)
+            parked.file = file
 
     def _bring_back(self, slot: int, parked: Parked) -> int:
         """Put a state into a fresh slot, and return its length; 0 if it is lost with a file."""
@@ -256,15 +255,3 @@ class Keeper:
     def _make_free(self, pages: int) -> None:
         while len(self.pool.shared.free) < pages:
             assert self._give_way(), "what was admitted does not fit"
-
-    def _fixed_bytes(self, held: Held) -> Tensor:
-        return self.pool.shared.tiles.read_bytes(held.fixed)[: self.pool.fixed_nbytes]
-
-    def _new_file(self) -> Path:
-        if self._spool is None:
-            # What is in memory itself, as /tmp often is, would be no relief.
-            place = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)
-            self._spool = Path(tempfile.mkdtemp(prefix="sambay-", dir=place))
-            weakref.finalize(self, shutil.rmtree, self._spool, ignore_errors=True)
-        self._files += 1
-        return self._spool / f"{self._files}.parked"

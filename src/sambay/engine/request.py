@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from io import BufferedRandom
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from torch import Tensor
 from sambay.engine.guide import Guide
 from sambay.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamEvent
 from sambay.engine.params import SamplingParams
-from sambay.engine.sampler import Penalties, TokenRules, sample
+from sambay.engine.sampler import Penalties, TokenRules, draw, sample, wanted
 from sambay.engine.speculation import Lookup
+from sambay.ops.backend import Wanted
 from sambay.state import Held
 from sambay.streaming import StopMatcher, ThinkingSplitter
 from sambay.tokenizer import Tokenizer
@@ -30,12 +31,12 @@ class Parked:
     Attributes:
         length: tokens that it has seen.
         held: the state in pages of the pool, or else
-        file: that holds it; None if it is lost.
+        file: open, that holds it; None if it is lost.
     """
 
     length: int
     held: Held | None = None
-    file: Path | None = None
+    file: BufferedRandom | None = None
 
 
 @dataclass(eq=False)
@@ -121,6 +122,9 @@ class Completion:
         """Into its tokens, where its engine speculates."""
         self.draft: list[int] = []
         """What may follow the next token to compute."""
+        self._drawn: float | None = (
+            None  # for the next token; should the step fail before it comes, the next step takes it
+        )
         self._decoder = None if tokenizer is None else tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
         self._stops = StopMatcher(params.stop_strings, params.include_stop_str_in_output)
         self._splitter = ThinkingSplitter(started_open=thinking)
@@ -169,6 +173,16 @@ class Completion:
         ids, begin = self.prompt_ids[self.computed : self.computed + most], max(0, self.computed - len(self.prompt_ids))
         return ids + self.output.token_ids[begin : begin + most - len(ids)]
 
+    def wanted(self, row: int) -> Wanted | None:
+        """The next token, where a row of logits and the parameters decide it, to be chosen with others; else None."""
+        guide, params = self.guide, self.request.params
+        free = self.rules is None and self.penalties is None and (guide is None or guide.idle)
+        if not free or len(self.output.token_ids) < params.min_tokens:
+            return None
+        if self._drawn is None:
+            self._drawn = draw(params, self.generator)
+        return wanted(row, params, self._drawn)
+
     def choose(self, logits: Tensor) -> int:
         """The next token, forced or drawn.
 
@@ -206,6 +220,7 @@ class Completion:
         if not request.output.metrics.first_token:
             request.output.metrics.first_token = time.perf_counter()
         output.token_ids.append(token)
+        self._drawn = None
         if self.lookup is not None:
             self.lookup.push(token)
         if self.penalties is not None:

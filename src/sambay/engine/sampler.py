@@ -18,7 +18,7 @@ from sambay.engine.params import SamplingParams
 from sambay.errors import SambaYError, SamplingError
 from sambay.ops import backend
 
-__all__ = ["Penalties", "TokenRules", "sample", "top_logprobs"]
+__all__ = ["Penalties", "TokenRules", "draw", "sample", "sample_rows", "top_logprobs", "wanted"]
 
 
 class Penalties:
@@ -162,6 +162,29 @@ def sample(
     )
 
 
+def draw(params: SamplingParams, generator: torch.Generator) -> float:
+    """From [0, 1), what decides the next token; the generator, on the CPU, stays as it is if the choice is greedy."""
+    return 0.0 if params.temperature == 0 else torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+def wanted(row: int, params: SamplingParams, drawn: float) -> backend.Wanted:
+    """A token that a row of logits, the parameters of a choice and a `draw` decide."""
+    return backend.Wanted(row, params.temperature, params.top_k, params.top_p, params.min_p, drawn)
+
+
+def sample_rows(logits: Tensor, tokens: Sequence[backend.Wanted]) -> list[int | None]:
+    """Choose many at once.
+
+    Args:
+        logits: (R, vocab) of the model, any dtype.
+        tokens: from `wanted`.
+
+    Returns:
+        Token ids; None: the largest logit of that row is not finite.
+    """
+    return backend.choose(logits, tokens) if tokens else []
+
+
 def _put(logits: Tensor, tokens: Tensor, values: Tensor, kept: list[tuple[Tensor, Tensor]]) -> None:
     """Set some logits, and keep what they were."""
     kept.append((tokens, logits[tokens]))
@@ -170,7 +193,7 @@ def _put(logits: Tensor, tokens: Tensor, values: Tensor, kept: list[tuple[Tensor
 
 def _choose(logits: Tensor, params: SamplingParams, generator: torch.Generator, allowed: Tensor | None) -> int | None:
     """The token that a draw falls on among those allowed, None if there is none or the largest is not finite."""
-    draw = 0.0 if params.temperature == 0 else torch.rand((), generator=generator, dtype=torch.float64).item()
+    how = wanted(0, params, draw(params, generator))
     places: Tensor | None = None
     if allowed is not None:
         # numpy finds places in a fifth of torch's time.
@@ -182,14 +205,7 @@ def _choose(logits: Tensor, params: SamplingParams, generator: torch.Generator, 
             logits = logits[places]
         else:
             logits = torch.where(allowed.to(logits.device), logits, -torch.inf)
-    token = backend.choose(
-        logits,
-        temperature=params.temperature,
-        top_k=params.top_k,
-        top_p=params.top_p,
-        min_p=params.min_p,
-        draw=draw,
-    )
+    [token] = sample_rows(logits.unsqueeze(0), [how])
     return token if token is None or places is None else int(places[token])
 
 

@@ -150,17 +150,17 @@ class Scheduler(Generic[S]):
     def plan(self) -> list[Share[S]]:
         """The shares of the next step, with the pages that they need reserved; those who got none wait."""
         shares: dict[int, Share[S]] = {}
-        order = sorted(self.running, key=_rank)
-        for decoding in (True, False):
-            for sequence in order:
+        counts = [(sequence, sequence.length - sequence.computed) for sequence in sorted(self.running, key=_rank)]
+        left, parkings = self.max_tokens, self.parkings
+        for sequence, count in sorted(counts, key=lambda one: one[1] != 1):  # a stable order: who computes one is first
+            if not left or (self.parkings > parkings and sequence not in self.running):
+                continue
+            tokens = min(count, left, max(1, sequence.pause - sequence.computed))
+            if self._reserve(sequence, tokens, shares):
+                shares[id(sequence)] = Share(sequence, tokens)
+                left -= tokens
+            if self.parkings > parkings:  # with them went their shares
                 left = self.max_tokens - sum(share.tokens for share in shares.values())
-                count = sequence.length - sequence.computed
-                if (count == 1) is not decoding or not left or sequence not in self.running:
-                    continue
-                tokens = min(count, left, max(1, sequence.pause - sequence.computed))
-                if self._reserve(sequence, tokens, shares):
-                    shares[id(sequence)] = Share(sequence, tokens)
-        left = self.max_tokens - sum(share.tokens for share in shares.values())
         for key, share in shares.items():
             if left and share.sequence.drafts:
                 drafts = self._memory.stretch(share.sequence, share.tokens, min(left, share.sequence.drafts))

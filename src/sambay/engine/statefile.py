@@ -11,8 +11,9 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from io import BufferedReader
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,17 @@ def state_header(pool: StatePool, mark: str, lengths: Sequence[int], tokens: int
 
 
 def write_state(
-    path: Path, header: Header, ids: Sequence[int], fixed: Sequence[Tensor], pool: StatePool, pages: Sequence[int]
+    target: Path | BufferedRandom,
+    header: Header,
+    ids: Sequence[int],
+    fixed: Sequence[Tensor],
+    pool: StatePool,
+    pages: Sequence[int],
 ) -> None:
     """Write a file; to write it so that a crash leaves no part of one is the caller's matter.
 
     Args:
-        path: written anew.
+        target: written anew; or an open file, which stays open.
         header: says what follows.
         ids: the text, as many tokens as the header says.
         fixed: states of fixed size of each snapshot, `StatePool.fixed_bytes`.
@@ -110,7 +116,7 @@ def write_state(
     assert (len(ids), len(fixed), len(pages)) == (header.tokens, len(header.lengths), header.pages)
     text = json.dumps(asdict(header)).encode()
     seen = hashlib.sha256()
-    with path.open("wb") as file:
+    with target.open("wb") if isinstance(target, Path) else nullcontext(target) as file:
 
         def put(data: bytes | memoryview) -> None:
             seen.update(data)
@@ -123,6 +129,7 @@ def write_state(
         for part in _parts(pages, header.page):
             put(_bytes_of(pool.shared.tiles.read_bytes(part)))
         file.write(seen.digest())
+        file.flush()
 
 
 def read_header(path: Path) -> tuple[Header, list[int]]:
@@ -144,11 +151,11 @@ def read_header(path: Path) -> tuple[Header, list[int]]:
         raise StateError(f"{path} cannot be read ({error}): make it readable, or remove it") from None
 
 
-def read_state(path: Path, expected: Header, pool: StatePool) -> tuple[list[Tensor], list[int]]:
+def read_state(source: Path | BufferedRandom, expected: Header, pool: StatePool) -> tuple[list[Tensor], list[int]]:
     """Read a file into free pages.
 
     Args:
-        path: of the file.
+        source: where it is; or an open file, which stays open.
         expected: the header that it must have, but for the tokens and the lengths.
         pool: with `pages` pages free.
 
@@ -158,14 +165,16 @@ def read_state(path: Path, expected: Header, pool: StatePool) -> tuple[list[Tens
     Raises:
         StateError: the file is damaged, or of another model or kind; nothing is taken then.
     """
+    path = source if isinstance(source, Path) else "the file of a parked sequence"
     try:
-        with path.open("rb") as file:
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+            file.seek(0)
             return _read(path, file, expected, pool)
     except OSError as error:
         raise StateError(f"{path} cannot be read ({error}): make it readable, or remove it") from None
 
 
-def check_header(path: Path, header: Header, expected: Header) -> None:
+def check_header(path: Path | str, header: Header, expected: Header) -> None:
     """Refuse what does not fit.
 
     Raises:
@@ -181,7 +190,9 @@ def check_header(path: Path, header: Header, expected: Header) -> None:
         raise StateError(f"{path} has states of another shape than this model's: it is damaged, remove it")
 
 
-def _read(path: Path, file: BufferedReader, expected: Header, pool: StatePool) -> tuple[list[Tensor], list[int]]:
+def _read(
+    path: Path | str, file: BufferedReader | BufferedRandom, expected: Header, pool: StatePool
+) -> tuple[list[Tensor], list[int]]:
     header, rest = _open(path, file)
     check_header(path, header, expected)
     file.seek(0)
@@ -206,7 +217,7 @@ def _read(path: Path, file: BufferedReader, expected: Header, pool: StatePool) -
     return fixed, pages
 
 
-def _open(path: Path, file: BufferedReader) -> tuple[Header, int]:
+def _open(path: Path | str, file: BufferedReader | BufferedRandom) -> tuple[Header, int]:
     """The header, and where it ends."""
     start = file.read(len(_MAGIC) + 4)
     if start[: len(_MAGIC)] != _MAGIC or len(start) < len(_MAGIC) + 4:
@@ -227,7 +238,7 @@ def _open(path: Path, file: BufferedReader) -> tuple[Header, int]:
     return header, len(start) + size
 
 
-def _exactly(path: Path, file: BufferedReader, size: int) -> bytearray:
+def _exactly(path: Path | str, file: BufferedReader | BufferedRandom, size: int) -> bytearray:
     data = bytearray(size)
     if file.readinto(data) != size:
         raise StateError(f"{path} ends too early: it is damaged, remove it")

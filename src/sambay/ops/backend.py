@@ -11,9 +11,9 @@ heads of width dh; maps = 2 in differential attention, else 1.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ __all__ = [
     "HeadShape",
     "PairNorm",
     "SharedView",
+    "Wanted",
     "add_norm",
     "causal_conv",
     "choose",
@@ -419,12 +420,35 @@ def add_norm(hidden: Tensor, mixed: Tensor | None, scale: float, norm: torch.nn.
     return hidden, norm(hidden.to(weight.dtype))
 
 
-def choose(logits: Tensor, *, temperature: float, top_k: int, top_p: float, min_p: float, draw: float) -> int | None:
-    """The token of (vocab,) logits that a draw falls on, see `reference.choose`; None: the largest is not finite."""
+class Wanted(NamedTuple):
+    """A token to be chosen; see `reference.choose`.
+
+    Attributes:
+        row: of the logits.
+        temperature: 0 for the most probable token.
+        top_k: 0 or less for all.
+        top_p: 1 for all.
+        min_p: 0 for all.
+        draw: from [0, 1).
+    """
+
+    row: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    draw: float
+
+
+def choose(logits: Tensor, wanted: Sequence[Wanted]) -> list[int | None]:
+    """The tokens of (R, vocab) logits that draws fall on; None: the largest logit of the row is not finite."""
     logits = logits.detach().float()
     if _samples_natively(logits):
-        return native_ops.choose(logits.contiguous(), temperature, top_k, top_p, min_p, draw)
-    return reference.choose(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, draw=draw)
+        return native_ops.choose(logits.contiguous(), wanted)
+    return [
+        reference.choose(logits[row], temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, draw=draw)
+        for row, temperature, top_k, top_p, min_p, draw in wanted
+    ]
 
 
 def top_logprobs(logits: Tensor, token: int, count: int) -> tuple[int, list[int], list[float]]:

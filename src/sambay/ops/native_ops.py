@@ -542,13 +542,14 @@ def add_norm(
     return out
 
 
-def choose(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, draw: float) -> int | None:
-    """As `reference.choose`."""
-    size = len(logits)
+def choose(logits: Tensor, wanted: Sequence[tuple[int, float, int, float, float, float]]) -> list[int | None]:
+    """As `reference.choose`, of rows of (R, vocab) logits: row, temperature, top_k, top_p, min_p and draw of each."""
+    rows, size = logits.shape
     assert 0 < size < 2**31
-    assert 0 <= draw < 1
-    token = _native.choose(_address(logits), size, temperature, top_k if top_k < size else 0, top_p, min_p, draw)
-    return None if token < 0 else token
+    assert all(0 <= one[0] < rows and 0 <= one[5] < 1 for one in wanted)
+    # The kernel takes 0 for all tokens.
+    known = [one if one[2] < size else (*one[:2], 0, *one[3:]) for one in wanted]
+    return [None if token < 0 else token for token in _native.choose(_address(logits), size, known)]
 
 
 def top_logprobs(logits: Tensor, token: int, count: int) -> tuple[int, list[int], list[float]] | None:

@@ -105,13 +105,27 @@ class _Engines(Collector):
                 ("prefix_cache_snapshots", "States that the prefix cache holds."),
             )
         }
-        parked = CounterMetricFamily("sambay_parkings", "Sequences that made way for others.", labels=["model"])
+        counters = {
+            name: CounterMetricFamily(f"sambay_{name}", text, labels=["model"])
+            for name, text in (
+                ("parkings", "Sequences that made way for others."),
+                ("draft_tokens", "Tokens that speculation computed at a guess."),
+                ("accepted_draft_tokens", "Of these, tokens that came."),
+            )
+        }
         for served in self._models:
             for name, value in self._figures(served).items():
                 gauges[name].add_metric([served.name], value)
-            parked.add_metric([served.name], served.llm.engine.scheduler.parkings)
+            engine = served.llm.engine
+            counts = {
+                "parkings": engine.scheduler.parkings,
+                "draft_tokens": engine.drafted,
+                "accepted_draft_tokens": engine.accepted,
+            }
+            for name, value in counts.items():
+                counters[name].add_metric([served.name], value)
         yield from gauges.values()
-        yield parked
+        yield from counters.values()
 
     def _figures(self, served: ServedModel) -> dict[str, float]:
         engine = served.llm.engine
