@@ -37,7 +37,7 @@ __all__ = [
 OPERATIONS = frozenset(("causal_conv", "selective_scan", "window_attention", "shared_attention"))
 """Operations of the model that have kernels."""
 
-INTERFACE = 5  # as in csrc/bind.cpp
+INTERFACE = 6  # as in csrc/bind.cpp
 MAX_THREADS = 1024
 _AGAIN = "`pip install --force-reinstall --no-deps .` (or `-e .`) in a clone of sambay"
 _NOT_BUILT = (
