@@ -1,5 +1,6 @@
 """What all tests share: small models with their oracle, the golden checkpoint, a fixed source of examples."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -20,6 +21,8 @@ SMALL = {
     "mamba_dt_rank": 2, "layer_norm_eps": 1e-5, "max_position_embeddings": 1024, "torch_dtype": "float32",
 }  # fmt: skip
 
+# Servers of these tests are on this machine, whatever proxy the rest of the world is behind.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 torch.set_num_threads(1)  # tiny tensors, and the machine is shared
 hypothesis.settings.register_profile(
     "sambay",

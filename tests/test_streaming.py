@@ -138,10 +138,10 @@ def test_a_push_costs_the_same_in_a_long_text(name):
         ids = [index for index in ids if not 3 <= index < 259]
     times = []
     for part in (ids[:2000], ids[2000:4000], ids[-2000:]):
-        start = time.perf_counter()
+        start = time.thread_time()  # and not that of others on the machine
         for index in part:
             stream.push(index)
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     assert len(getattr(stream, "_before", [])) <= 4
     assert times[2] < 20 * times[0] + 0.05
 

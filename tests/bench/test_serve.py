@@ -1,6 +1,7 @@
 """A server driven from outside: what is sent, what is counted, and what fails."""
 
 import collections
+import threading
 import time
 
 import pytest
@@ -59,11 +60,17 @@ def test_conversations_grow_and_share_their_beginning(server):
 
 
 def test_a_rate_does_not_wait_for_answers(server):
-    server.behave = say("a", wait=0.3)
+    together, good = threading.Barrier(3), say("a")
+
+    def behave(handler, body):
+        together.wait(60)  # none is answered before three have asked
+        good(handler, body)
+
+    server.behave = behave
     [row] = measure_serving(Target(server.url), "m", SHORT, [Level(12, None, 200.0)])
     assert server.most > 2
     assert (row["requests"], row["concurrency"], row["rate"]) == (12, None, 200.0)
-    server.most = 0
+    server.behave, server.most = say("a", wait=0.3), 0
     measure_serving(Target(server.url), "m", SHORT, [Level(6, 2, 1000.0)])
     assert server.most <= 2
 
@@ -85,7 +92,7 @@ def break_off(handler, body):
 
 
 def hang(handler, body):
-    time.sleep(1.5)
+    time.sleep(3)
 
 
 def hang_up(handler, body):
@@ -106,12 +113,13 @@ def hang_up(handler, body):
 def test_failures_are_counted(server, behave, kind, message):
     good = say("a")
     server.behave = lambda handler, body: (good if len(server.bodies) % 2 else behave)(handler, body)
-    [row] = measure_serving(Target(server.url, timeout=0.5), "m", SHORT, [Level(4, 1)])
+    target = Target(server.url, timeout=1.5 if behave is hang else 60)
+    [row] = measure_serving(target, "m", SHORT, [Level(4, 1)])
     assert row["errors"] == {kind: 2}
     assert row["failure"] == message
     assert (row["requests"], row["tokens"]) == (4, 14)
     server.behave = behave
-    [row] = measure_serving(Target(server.url, timeout=0.5), "m", SHORT, [Level(2, 2)])
+    [row] = measure_serving(target, "m", SHORT, [Level(2, 2)])
     assert row["errors"] == {kind: 2}
     assert (row["tokens"], row["first_token"], row["whole"]) == (0, None, None)
 

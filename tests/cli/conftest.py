@@ -59,10 +59,17 @@ def _texts():
         yield completion_text(problem)
 
 
-def _make(directory, **changes):
+def _make(directory, says=None, **changes):
     directory.mkdir()
-    write_tokenizer(_texts(), 400, directory)
-    SambaY.random(dataclasses.replace(preset("tiny"), **changes), seed=0).save_pretrained(directory)
+    tokenizer = write_tokenizer(_texts(), 400, directory)
+    model = SambaY.random(dataclasses.replace(preset("tiny"), **changes), seed=0)
+    if says is not None:
+        [token] = tokenizer.encode(says)
+        with torch.no_grad():  # the head sees the same whatever was before
+            row = model.embedding.weight[token]
+            model.final_norm.weight.zero_()
+            model.final_norm.bias.copy_(row * (100 / row.square().sum()))
+    model.save_pretrained(directory)
     return directory
 
 
@@ -74,8 +81,8 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory):
-    """One that never ends a reply by itself."""
-    return _make(tmp_path_factory.mktemp("cli") / "endless", eos_token_id=None)
+    """One that says a letter again and again, and never ends a reply by itself."""
+    return _make(tmp_path_factory.mktemp("cli") / "endless", says="a", eos_token_id=None)
 
 
 @pytest.fixture
@@ -103,7 +110,9 @@ def recipe(tmp_path):
 @pytest.fixture
 def sambay(capsys, monkeypatch):
     """`sambay("generate", path, "-p", "hi", stdin="")` -> status, standard output, standard error."""
-    monkeypatch.delenv("SAMBAY_DEBUG", raising=False)
+    for name in ("SAMBAY_DEBUG", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one has 80 columns
     monkeypatch.setenv("COLUMNS", "100")
 
     def call(*arguments, stdin=b""):

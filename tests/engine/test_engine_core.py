@@ -415,7 +415,7 @@ def test_stop_token_ids(solo):
     assert one.text == greedy(solo, [9, 12, 40], max_tokens=max(first, 1)).text * bool(first)
     included = greedy(solo, [9, 12, 40], stop_token_ids=[token], include_stop_str_in_output=True)
     assert (included.token_ids, included.stop_reason) == (one.token_ids, token)
-    assert included.text == greedy(solo, [9, 12, 40], max_tokens=first + 1).text != one.text
+    assert included.text == greedy(solo, [9, 12, 40], max_tokens=first + 1).text  # some tokens have no text
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])

@@ -29,6 +29,11 @@ def inside(tokenizer, text="the cat <think>\n"):
     return tokenizer.encode(text)
 
 
+def unable_to_close(tokenizer):
+    """A `logit_bias` that keeps a random model from closing its thinking itself; what is forced comes all the same."""
+    return {tokenizer.vocabulary["</think>"]: -100.0}
+
+
 def thinking_tokens(completion, tokenizer):
     """Tokens before those that close, by decoding every prefix."""
     for count in range(len(completion.token_ids)):
@@ -41,10 +46,10 @@ def thinking_tokens(completion, tokenizer):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_spent_budget_closes_the_thinking(solo, tokenizer, budget, seed):
     ids = inside(tokenizer)
-    params = {"seed": seed, "max_tokens": 60, "ignore_eos": True}
+    params = {"seed": seed, "max_tokens": 60, "ignore_eos": True, "logit_bias": unable_to_close(tokenizer)}
     free = solo(ids, SamplingParams(**params)).outputs[0]
     one = solo(ids, SamplingParams(max_thinking_tokens=budget, **params)).outputs[0]
-    assert free.reasoning == free.text.removeprefix("\n")  # a random model does not close it
+    assert free.reasoning == free.text.removeprefix("\n")
     assert free.reasoning_tokens == 60
     count = thinking_tokens(one, tokenizer)
     newline = not one.text.split("</think>")[0].endswith("\n\n") and count > 0
@@ -61,7 +66,7 @@ def test_a_spent_budget_closes_the_thinking(solo, tokenizer, budget, seed):
 def test_an_answer_after_a_closing_is_that_of_a_prompt_with_it(solo, tokenizer):
     """What was forced is part of the state."""
     ids = inside(tokenizer)
-    params = {"temperature": 0.0, "ignore_eos": True}
+    params = {"temperature": 0.0, "ignore_eos": True, "logit_bias": unable_to_close(tokenizer)}
     one = solo(ids, SamplingParams(max_thinking_tokens=9, max_tokens=40, **params)).outputs[0]
     begin = thinking_tokens(one, tokenizer) + 2
     assert tokenizer.decode(one.token_ids[:begin]).endswith("</think>\n")

@@ -259,15 +259,17 @@ def test_a_higher_priority_goes_first(make_engine, model, solo, assert_idle):
     assert_idle(engine)
 
 
-def test_deadlines(make_engine, solo, assert_idle):
+def test_deadlines(make_engine, solo, assert_idle, monkeypatch):
+    ahead, clock = [0.0], time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + ahead[0])
     engine = make_engine(max_num_seqs=2)
     params = SamplingParams(seed=1, max_tokens=40, ignore_eos=True)
-    late = engine.add(None, [9], params, deadline=0.1)
-    fine = engine.add(None, [8], params, deadline=1000)
-    queued = engine.add(None, [7], params, deadline=0.1)
+    late = engine.add(None, [9], params, deadline=1000)
+    fine = engine.add(None, [8], params, deadline=3000)
+    queued = engine.add(None, [7], params, deadline=1000)
     for _ in range(3):
         engine.step()
-    time.sleep(0.11)
+    ahead[0] = 1500.0
     drain(engine)
     assert late.finished
     assert [late.outputs[0].finish_reason, queued.outputs[0].finish_reason] == ["deadline"] * 2

@@ -188,6 +188,14 @@ def test_compiled_structures_are_not_kept_for_ever(tokenizer):
     for i in range(40):
         structures.matcher(Structured(regex=f"a{{{i + 1}}}"))
     assert len(structures._compiled) == 32
+    for i in range(40):  # of 20 kB each
+        structures.matcher(Structured(choice=[f"{i} {j} {'x' * 90}" for j in range(200)]))
+    assert 20 < len(structures._compiled) < 32
+    assert structures._compiled.size <= 1 << 19
+    before = len(structures._compiled)
+    large = Structured(choice=[f"{j} {'x' * 900}" for j in range(800)])
+    assert structures.matcher(large).allowed().any()  # used, and not kept
+    assert len(structures._compiled) == before
 
 
 # The end

@@ -180,7 +180,7 @@ def test_python_runs_during_a_call(threads):
 
     threads(2)
     ended = []
-    worker = threading.Thread(target=lambda: ended.append(_native.empty_runs(20_000, True)))
+    worker = threading.Thread(target=lambda: ended.append(_native.empty_runs(100_000, True)))
     worker.start()
     ticks = 0
     while worker.is_alive():

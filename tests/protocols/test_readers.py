@@ -1,6 +1,8 @@
 """Bodies of every protocol: whatever is sent is read, or refused with a sentence; and what is read means the same."""
 
 import copy
+import gc
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings, strategies
@@ -277,7 +279,7 @@ def test_what_cannot_be_read_or_done_is_refused(read, raw, param, words):
 
 
 def test_responses_are_kept_within_bounds():
-    kept = responses.Responses(most=2, most_bytes=3000)
+    kept = responses.Responses(most=2, most_bytes=5900)
 
     def keep(name, text="x", store=True):
         body = read_response({"input": text, "store": store})
@@ -296,15 +298,35 @@ def test_responses_are_kept_within_bounds():
     keep("d", store=False)
     with pytest.raises(NotFoundError):
         kept.response("d")
-    keep("e", "long " * 500)  # leaves room for nothing else
-    with pytest.raises(NotFoundError):
-        kept.items("a")
+    keep("e", "long " * 550)  # which is there twice, as input and as conversation: there is room for nothing else
+    for name in ("a", "c"):
+        with pytest.raises(NotFoundError):
+            kept.items(name)
+    assert kept.items("e")[0]["content"] == "long " * 550
+    keep("g", "long " * 5000)  # too large alone: it takes the place of nothing
+    assert kept.response("e")["id"] == "e"
     kept.delete("e")
     keep("f")
     assert kept.response("f")["id"] == "f"
-    for name in [*kept._kept]:
-        kept.delete(name)
-    assert kept._size == 0
+    kept.delete("f")
+    with pytest.raises(NotFoundError, match="no response 'f'"):
+        kept.delete("f")
+    assert (len(kept._kept), kept._kept.size) == (0, 0)
+
+
+def test_kept_responses_take_the_memory_that_they_are_said_to():
+    kept = responses.Responses(most_bytes=1 << 20)
+    items = [{"type": "message", "role": "user", "content": str(i)} for i in range(2000)]
+    tracemalloc.start()
+    try:
+        for index in range(8):
+            kept.keep(read_response({"input": items}), {"id": str(index), "output": []})
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept._kept.size > 5e5
+    assert held < 1.2 * (1 << 20)
 
 
 def test_a_content_is_never_lost(llm):

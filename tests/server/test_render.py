@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("markdown_it", reason="needs sambay[serve]")
 
+from sambay.recent import Recent
+from sambay.server import mathml as mathml_module
+from sambay.server import render as render_module
 from sambay.server.mathml import mathml
 from sambay.server.render import render, render_html
 
@@ -361,3 +364,20 @@ def test_deep_nesting_ends():
         "*a " * 3000,
     ):
         checked(render_html(text))
+
+
+def test_what_was_rendered_is_kept_within_a_bound_of_its_size(monkeypatch):
+    codes, formulas = Recent(256, 60_000), Recent(4096, 60_000)
+    monkeypatch.setattr(render_module, "_COLOURED", codes)
+    monkeypatch.setattr(mathml_module, "_SET", formulas)
+    render(f"```python\n{'x' * 30_000}\n```\n\n```nonsense\n{'y' * 9000}\n```\n\n\\[{'1+' * 9000}\\]")
+    assert (len(codes), len(formulas)) == (0, 0)  # what costs no time is not kept
+    code, formula = "f(x) + 1\n" * 100, "+".join(["\\frac{1}{2}"] * 90)
+    html = render_html(f"```python\n{code}```\n\n\\[{formula}\\]")
+    assert codes.size > 5 * len(code)
+    assert formulas.size > 5 * len(formula)
+    for part in range(12):
+        render(f"```python\n{part}\n{code}```\n\n\\[{part}+{formula}\\]")
+    assert 1 < len(codes) < 12
+    assert 1 < len(formulas) < 12
+    assert render_html(f"```python\n{code}```\n\n\\[{formula}\\]") == html

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from sambay.engine.params import StructuredOutputsParams
 from sambay.errors import MissingExtraError, SamplingError
+from sambay.recent import Recent
 from sambay.tokenizer import Tokenizer
 
 __all__ = ["Matcher", "Structures", "check_structure", "whitespace_of"]
@@ -29,8 +29,9 @@ _WHITESPACE = r"( |\r?\n[ \t]{0,32})?"
 """What JSON may have between its parts: a space, or a new line and its indentation. Small models lose themselves in
 more of it."""
 
-_COMPILED = 32
-"""Structures that are kept compiled, for the next request that brings the same."""
+_COMPILED, _COMPILED_TEXT = 32, 1 << 19
+"""Structures that are kept compiled, for the next request that brings the same, and the characters of their grammars:
+compiled, a character was seen to take 10 to 120 bytes."""
 
 
 class Matcher:
@@ -102,7 +103,7 @@ class Structures:
         self._tokenizer, self._vocab, self._end_ids = tokenizer, vocab, end_ids
         self._lock = threading.Lock()
         self._backend: Any = None
-        self._compiled: OrderedDict[str, Matcher] = OrderedDict()
+        self._compiled: Recent[str, Matcher] = Recent(_COMPILED, _COMPILED_TEXT)
 
     def matcher(self, wanted: StructuredOutputsParams) -> Matcher:
         """A matcher at the beginning of an answer.
@@ -113,11 +114,10 @@ class Structures:
         """
         grammar = check_structure(wanted)
         with self._lock:
-            found = self._compiled.get(grammar) or self._compile(wanted, grammar)
-            self._compiled[grammar] = found
-            self._compiled.move_to_end(grammar)
-            if len(self._compiled) > _COMPILED:
-                self._compiled.popitem(last=False)
+            found = self._compiled.find(grammar)
+            if found is None:
+                found = self._compile(wanted, grammar)
+                self._compiled.keep(grammar, found, len(grammar))
             return found.copy()
 
     def _compile(self, wanted: StructuredOutputsParams, grammar: str) -> Matcher:

@@ -13,18 +13,18 @@ Source: OpenAI's API reference and the types of its client.
 from __future__ import annotations
 
 import json
-import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sambay.engine import RequestOutput, SamplingParams, StreamEvent
 from sambay.errors import BodyError, NotFoundError
 from sambay.protocols.body import ChatBody, Fields, Json, read_effort, read_format
 from sambay.protocols.openai import chat_logprobs, read_choice
 from sambay.protocols.tools import Function, Part, TurnReader
+from sambay.recent import Recent
 from sambay.tokenizer import Tokenizer
 
 __all__ = ["RESPONSES", "ResponseBody", "ResponseEvents", "Responses", "read_response"]
@@ -341,16 +341,10 @@ def _part(kind: str) -> Json:
     return {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
 
 
-@dataclass(frozen=True)
-class _Kept:
-    response: Json
-    items: Sequence[Json]
-    conversation: Sequence[Json]
-    size: int
-
-
 class Responses:
     """The responses that are kept, the least recently used of them going first; for any thread.
+
+    They are kept as text: Python's objects would take up to twelve times the memory.
 
     Args:
         most: how many.
@@ -358,23 +352,15 @@ class Responses:
     """
 
     def __init__(self, most: int = 1000, most_bytes: int = 64 << 20) -> None:
-        self._most, self._most_bytes = most, most_bytes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
+        self._kept: Recent[str, str] = Recent(most, most_bytes)
 
     def keep(self, body: ResponseBody, response: Json) -> None:
         """Keep a response that has ended, if it is to be kept."""
         if not body.store:
             return
         conversation = [*body.conversation, *_messages(response["output"])]
-        size = len(json.dumps([response, conversation]))
-        with self._lock:
-            self._kept[response["id"]] = _Kept(response, body.items, conversation, size)
-            self._size += size
-            while len(self._kept) > self._most or self._size > self._most_bytes:
-                _, gone = self._kept.popitem(last=False)
-                self._size -= gone.size
+        text = json.dumps({"response": response, "items": body.items, "conversation": conversation})
+        self._kept.keep(response["id"], text, len(text))
 
     def response(self, id_: str) -> Json:
         """The response.
@@ -382,7 +368,8 @@ class Responses:
         Raises:
             NotFoundError: it is not kept.
         """
-        return self._find(id_).response
+        found: Json = self._find(id_, "response")
+        return found
 
     def conversation(self, id_: str) -> Sequence[Json]:
         """The messages up to and with a response, but for its instructions.
@@ -390,7 +377,8 @@ class Responses:
         Raises:
             NotFoundError: it is not kept.
         """
-        return self._find(id_).conversation
+        found: Sequence[Json] = self._find(id_, "conversation")
+        return found
 
     def items(self, id_: str) -> Sequence[Json]:
         """The input of a response.
@@ -398,7 +386,8 @@ class Responses:
         Raises:
             NotFoundError: it is not kept.
         """
-        return self._find(id_).items
+        found: Sequence[Json] = self._find(id_, "items")
+        return found
 
     def delete(self, id_: str) -> None:
         """Forget a response.
@@ -406,17 +395,17 @@ class Responses:
         Raises:
             NotFoundError: it is not kept.
         """
-        self._find(id_)
-        with self._lock:
-            gone = self._kept.pop(id_, None)
-            self._size -= gone.size if gone else 0
+        if not self._kept.drop(id_):
+            raise _not_found(id_)
 
-    def _find(self, id_: str) -> _Kept:
-        with self._lock:
-            found = self._kept.get(id_)
-            if found is None:
-                raise NotFoundError(
-                    f"there is no response {id_!r:.99} here: it was not stored, or deleted, or has made room for others"
-                )
-            self._kept.move_to_end(id_)
-            return found
+    def _find(self, id_: str, part: str) -> Any:  # noqa: ANN401 - JSON
+        text = self._kept.find(id_)
+        if text is None:
+            raise _not_found(id_)
+        return json.loads(text)[part]
+
+
+def _not_found(id_: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no response {id_!r:.99} here: it was not stored, or deleted, or has made room for others"
+    )

@@ -6,7 +6,6 @@ element by element, with nothing but what stands in the tables below.
 
 from __future__ import annotations
 
-import functools
 import html
 import re
 from collections.abc import Iterator
@@ -14,10 +13,15 @@ from xml.etree.ElementTree import Element
 
 from latex2mathml.converter import convert_to_element
 
+from sambay.recent import Recent
+
 __all__ = ["LONGEST", "mathml"]
 
 LONGEST = 5000
 """Characters of a formula; longer ones are shown as source."""
+
+_SET: Recent[tuple[str, bool], str] = Recent(4096, 4_000_000)
+"""Formulas and what they became, "" for what cannot be set; the size is in characters."""
 
 # Definitions of macros: what they expand to has no bound. \unicode could spell control characters.
 _REFUSED = re.compile(
@@ -70,7 +74,6 @@ class _UnsafeError(Exception):
     """The tree has something that is not in the tables, or that is wrong."""
 
 
-@functools.lru_cache(maxsize=4096)
 def mathml(latex: str, display: bool = False) -> str | None:
     """A formula as a `<math>` element, or None if it cannot be set: show its source.
 
@@ -81,13 +84,21 @@ def mathml(latex: str, display: bool = False) -> str | None:
     source = latex.strip()
     if not source or len(source) > LONGEST or _REFUSED.search(source):
         return None
+    found = _SET.find((source, display))
+    if found is None:
+        found = _set(source, display)
+        _SET.keep((source, display), found, len(source) + len(found))
+    return found or None
+
+
+def _set(source: str, display: bool) -> str:
     # Numbers of equations mean nothing here: those that would be numbered become those that are not.
     plain = re.sub(r"(\\(?:begin|end)\{)(align|equation|gather)\}", r"\1\2*}", source)
     try:
         # The list makes sure that what is wrong is raised here.
         inner = "".join([*_children(convert_to_element(plain, display="block" if display else "inline"))])
     except Exception:  # the library's parser raises whatever it stumbles over, RecursionError included
-        return None
+        return ""
     kind = ' display="block"' if display else ""
     return f'<math{kind} alttext="{html.escape(source)}">{inner}</math>'
 

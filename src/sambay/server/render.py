@@ -10,7 +10,6 @@ block: `render` says which blocks no further text can change, and where the rest
 
 from __future__ import annotations
 
-import functools
 import html
 import itertools
 import re
@@ -29,12 +28,16 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
+from sambay.recent import Recent
 from sambay.server.mathml import LONGEST, mathml
 
 __all__ = ["Rendered", "render", "render_html"]
 
 _LONGEST_LINK = 2000
 _LONGEST_CODE = 20_000  # characters that are coloured; a lexer's time has no bound that we know
+
+_COLOURED: Recent[tuple[str, str], str] = Recent(256, 4_000_000)
+"""Code and what it became, for the next time that a growing text is shown; the size is in characters."""
 
 # Lexers that models have use for. Any other name is plain text: some lexers can be made to run for minutes.
 _LANGUAGES = {
@@ -217,12 +220,15 @@ def _formula(token: Token) -> str:
     return f'<span class="{shape}">{set_}</span>'
 
 
-@functools.lru_cache(maxsize=256)
 def _coloured(code: str, lexer: str) -> str:
     if not lexer or len(code) > _LONGEST_CODE:
         return html.escape(code)
-    formatter = HtmlFormatter(nowrap=True)
-    return str(highlight(code, get_lexer_by_name(lexer, stripnl=False, ensurenl=False), formatter))
+    found = _COLOURED.find((code, lexer))
+    if found is None:
+        formatter = HtmlFormatter(nowrap=True)
+        found = str(highlight(code, get_lexer_by_name(lexer, stripnl=False, ensurenl=False), formatter))
+        _COLOURED.keep((code, lexer), found, len(code) + len(found))
+    return found
 
 
 def _allowed_link(target: str) -> bool:

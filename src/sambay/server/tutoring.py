@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from sambay.recent import Recent
 from sambay.server.failures import RefusedError
 from sambay.server.models import ServedModel
 from sambay.server.running import start
@@ -20,7 +20,10 @@ __all__ = ["Tutoring"]
 
 T = TypeVar("T")
 
-_KEPT, _WAITING, _RETRY_S = 256, 64, 3
+_KEPT, _KEPT_TEXT = 256, 1_000_000
+"""Problems that are not solved again, and the characters of their questions."""
+
+_WAITING, _RETRY_S = 64, 3
 
 
 class Tutoring:
@@ -30,7 +33,7 @@ class Tutoring:
         self._judge: Judge | None = None
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
-        self._solved: OrderedDict[tuple[str, str, int], Solved] = OrderedDict()
+        self._solved: Recent[tuple[str, str, int], Solved] = Recent(_KEPT, _KEPT_TEXT)
 
     async def judged(self, work: Callable[[Judge], T]) -> T:
         """The result of work with the judge, which one has at a time.
@@ -68,17 +71,14 @@ class Tutoring:
             SambaYError: the problem cannot be asked.
         """
         key = (served.name, question.strip(), votes)
-        if key in self._solved:
-            self._solved.move_to_end(key)
-            return self._solved[key]
+        if (known := self._solved.find(key)) is not None:
+            return known
         completions = []
         for prompt, params in await run_in_threadpool(prompts_for, served.llm, question, votes):
             async with await start(request, served, [prompt], params) as running:
                 completions += [one for output in await running.finish() for one in output.outputs]
         solved = await self.judged(lambda judge: vote(judge, completions))
-        self._solved[key] = solved
-        while len(self._solved) > _KEPT:
-            self._solved.popitem(last=False)
+        self._solved.keep(key, solved, len(key[1]))
         return solved
 
     async def aclose(self) -> None:
