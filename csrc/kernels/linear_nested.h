@@ -100,7 +100,9 @@ inline void nested_superblock(const uint8_t* data, const Activations& a, int64_t
             for (int t = 0; t < T; ++t) sum[half][t] = V::ints(a.starts[(8 * s + 4 * half + o) * a.m + row + t]);
 #pragma GCC unroll 8
         for (int j = 0; j < 8; ++j) {
-            const typename V::Bytes both = ahead<V>(data + kNestedHeader + 64 * (8 * o + j)), low = V::low(both), high = V::high(both);
+            const uint8_t* line = data + kNestedHeader + 64 * (8 * o + j);
+            fetch_near(line);
+            const typename V::Bytes both = V::bytes(line), low = V::low(both), high = V::high(both);
 #pragma GCC unroll 4
             for (int t = 0; t < T; ++t) {
                 sum[0][t] = V::template dot<4>(sum[0][t], low, V::four(codes + t * a.k + 32 * o, j));
@@ -126,11 +128,13 @@ template <class V, int T>
 [[gnu::noinline]] void nested_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, float* sums) {
     const uint8_t* data = w.data + panel * w.panel_bytes();
     for (int64_t s = 0, end = w.superblocks(); s < end; ++s, data += w.superblock_bytes()) {
-        fetch(data + kAhead);
-        fetch(data + kAhead + 64);
         if constexpr (T <= V::kBoth) {
+            fetch_near(data);
+            fetch_near(data + 64);
             nested_superblock<V, T>(data, a, row, s, sums);
         } else {
+            fetch(data + kAhead);
+            fetch(data + kAhead + 64);
             const typename V::Floats scale = V::halves(data);
             const uint8_t* codes = data + kNestedHeader;
             nested_block<V, false, 1, T>([&](int, int i) { return V::low(ahead<V>(codes + 64 * i)); },

@@ -87,6 +87,10 @@ inline void finish(typename V::Floats acc, const float* bias, float* out, int64_
 constexpr int64_t kAhead = 8192;  // bytes to prefetch ahead: the hardware's own streams stop at pages
 inline void fetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }  // into the second-level cache
 
+// The same for a stream that is used once, as soon as it comes: into the first level, which holds it for that long.
+constexpr int64_t kNear = 4096;
+inline void fetch_near(const uint8_t* p) { __builtin_prefetch(p + kNear, 0, 3); }
+
 // Load a line of codes, and ask for the one that comes `kAhead` later.
 template <class V>
 inline typename V::Bytes ahead(const uint8_t* p) {
