@@ -79,6 +79,10 @@ class _Script(Guide):
         return self._left[-1]
 
     @property
+    def idle(self) -> bool:
+        return False
+
+    @property
     def complete(self) -> bool:
         return False
 
