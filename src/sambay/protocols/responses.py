@@ -398,7 +398,7 @@ class Responses:
         if not self._kept.drop(id_):
             raise _not_found(id_)
 
-    def _find(self, id_: str, part: str) -> Any:  # noqa: ANN401 - JSON
+    def _find(self, id_: str, part: str) -> Any:  # noqa: ANN401 - whatever JSON can hold
         text = self._kept.find(id_)
         if text is None:
             raise _not_found(id_)
