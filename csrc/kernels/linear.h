@@ -21,8 +21,8 @@
 namespace sambay {
 namespace {
 
-// One block of 32 k. `Weights(p, j)` gives the codes of the j-th four k of a panel; an activation is loaded once for all
-// panels. Every result is made of the same operations in the same order, whatever P and T are.
+// One block of 32 k. `Weights(p, j)` gives the codes of the j-th four k of a panel. Every result is made of the same
+// operations in the same order, whatever P and T are.
 template <class V, int Bits, int P, int T, class Weights>
 inline void block(const Weights& weights, const typename V::Floats* scale, const Activations& a, int64_t row, int64_t at,
                   typename V::Floats (*acc)[T]) {
@@ -30,17 +30,7 @@ inline void block(const Weights& weights, const typename V::Floats* scale, const
     const int32_t* starts = a.starts + at * a.m + row;
     for (int t = 0; t < T; ++t)
         for (int p = 0; p < P; ++p) sum[p][t] = V::ints(starts[t]);
-    const int8_t* codes = a.codes + row * a.k + 32 * at;
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-        typename V::Bytes w[P];
-        for (int p = 0; p < P; ++p) w[p] = weights(p, j);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            const typename V::Four four = V::four(codes + t * a.k, j);
-            for (int p = 0; p < P; ++p) sum[p][t] = V::template dot<Bits>(sum[p][t], w[p], four);
-        }
-    }
+    eight_lines<V, Bits, P, T>(weights, a, row, 32 * at, sum);
     const float* scales = a.scales + at * a.m + row;
     for (int p = 0; p < P; ++p)
         for (int t = 0; t < T; ++t)

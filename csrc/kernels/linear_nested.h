@@ -32,22 +32,6 @@ inline typename V::Floats factors(const uint8_t* header, int group) {
     }
 }
 
-// Eight lines of codes with T rows of activations.
-template <class V, int Bits, int P, int T, class Line>
-inline void eight_lines(const Line& line, const Activations& a, int64_t row, int64_t k, typename V::Ints (*sum)[T]) {
-    const int8_t* codes = a.codes + row * a.k + k;
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-        typename V::Bytes w[P];
-        for (int p = 0; p < P; ++p) w[p] = line(p, j);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            const typename V::Four four = V::four(codes + t * a.k, j);
-            for (int p = 0; p < P; ++p) sum[p][t] = V::template dot<Bits>(sum[p][t], w[p], four);
-        }
-    }
-}
-
 // One block of 128 k, added to `sums` of P panels, which lie `step` apart, and T rows, which lie `width` apart. `line(p, i)`
 // gives line i of the block, `factor(p, o)` the m of its group o.
 template <class V, bool Expanded, int P, int T, class Line, class Factor>

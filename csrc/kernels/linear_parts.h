@@ -78,6 +78,23 @@ inline void counted(int64_t count, const F& f) {
     f(std::integral_constant<int, T>());
 }
 
+// Eight lines of codes, `line(p, j)` of each panel, with T rows of activations from k on: an activation is loaded once for
+// all panels.
+template <class V, int Bits, int P, int T, class Line>
+inline void eight_lines(const Line& line, const Activations& a, int64_t row, int64_t k, typename V::Ints (*sum)[T]) {
+    const int8_t* codes = a.codes + row * a.k + k;
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+        typename V::Bytes w[P];
+        for (int p = 0; p < P; ++p) w[p] = line(p, j);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            const typename V::Four four = V::four(codes + t * a.k, j);
+            for (int p = 0; p < P; ++p) sum[p][t] = V::template dot<Bits>(sum[p][t], w[p], four);
+        }
+    }
+}
+
 template <class V>
 inline void finish(typename V::Floats acc, const float* bias, float* out, int64_t panel, int64_t rows) {
     const int64_t first = 16 * panel, count = least(16, rows - first);
