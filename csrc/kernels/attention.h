@@ -18,6 +18,51 @@ struct Seen {
     bool empty() const { return begin >= end; }
 };
 
+// What will be read next, fetched line by line while something else is computed: into the second-level cache, since the
+// first has no room for two tiles.
+class Ahead {
+  public:
+    Ahead() = default;
+
+    // The first `tokens` of a tile.
+    template <class C>
+    Ahead(const Tile<C>& tile, const Heads& h, int64_t tokens) {
+        if (tokens <= 0) return;
+        const int64_t quad = sizeof(C) == 1 ? 4 : 1, row = kTileTokens * quad * int64_t(sizeof(C));  // of keys
+        for (int64_t map = 0; map < h.maps; ++map)
+            add(tile.keys + map * tile.key_step, h.width / quad, row, tokens * quad * int64_t(sizeof(C)));
+        add(tile.values, 1, 0, (tokens + quad - 1) / quad * quad * h.maps * h.width * int64_t(sizeof(C)));
+        lines_ = 0;
+        for (int i = 0; i < count_; ++i) lines_ += parts_[i].rows * parts_[i].lines;
+        count_ = 0;
+        open();
+    }
+
+    int64_t lines() const { return lines_; }  // in all
+
+    void fetch(int64_t lines) {
+        for (; lines > 0 && left_.rows; --lines) {
+            __builtin_prefetch(left_.at + 64 * line_, 0, 2);
+            if (++line_ < left_.lines) continue;
+            line_ = 0;
+            left_.at += left_.step;
+            if (!--left_.rows) open();
+        }
+    }
+
+  private:
+    struct Part { const char* at; int64_t rows, step, lines; };
+
+    void add(const void* at, int64_t rows, int64_t step, int64_t bytes) {
+        parts_[count_++] = {static_cast<const char*>(at), rows, step, (bytes + 63) / 64};
+    }
+    void open() { left_ = count_ < 3 ? parts_[count_++] : Part{}; }
+
+    Part parts_[4]{}, left_{};
+    int count_ = 0;
+    int64_t line_ = 0, lines_ = 0;
+};
+
 // The softmax of up to kMostQueries queries at once. Query (row, member, map) attends to key head `map` of the group;
 // the values are the group's heads side by side.
 template <class V, class C>
@@ -26,124 +71,148 @@ class GroupAttention {
     explicit GroupAttention(const Heads& h)
         : h_(h), per_row_(h.members() * h.maps), wide_(h.maps * h.width), most_rows_(kMostQueries / per_row_) {}
 
-    int64_t most_rows() const { return most_rows_; }
+    int64_t most_rows() const { return most_rows_; }  // at once
+    int64_t most_groups(int64_t rows) const { return kHeld / (rows * per_row_); }
 
-    // Rows of queries of a group, from row `first` on.
-    void begin(const float* q, int64_t stride, int64_t rows, int64_t group) {
+    // Rows of queries of some groups, from row `first` on.
+    void begin(const float* q, int64_t stride, int64_t rows, int64_t group, int64_t groups) {
         rows_ = rows;
+        groups_ = groups;
         const int64_t each = per_row_ * h_.width;
-        for (int64_t r = 0; r < rows; ++r) {
-            const float* source = q + r * stride + group * each;
-            for (int64_t e = 0; e < each; e += 16)
-                V::store(queries_ + r * each + e, V::mul(V::load(source + e), V::floats(h_.scale)));
-        }
-        for (int64_t i = 0; i < rows * per_row_; ++i) {
+        for (int64_t g = 0; g < groups; ++g)
+            for (int64_t r = 0; r < rows; ++r) {
+                const float* source = q + r * stride + (group + g) * each;
+                float* to = queries_ + (g * rows + r) * each;
+                for (int64_t e = 0; e < each; e += 16) V::store(to + e, V::mul(V::load(source + e), V::floats(h_.scale)));
+            }
+        for (int64_t i = 0; i < groups * rows * per_row_; ++i) {
             most_[i] = -INFINITY;
             total_[i] = 0;
             if constexpr (kBytes) split_query(i);
         }
-        std::memset(sums_, 0, sizeof(float) * size_t(rows * per_row_ * wide_));
+        std::memset(sums_, 0, sizeof(float) * size_t(groups * rows * per_row_ * wide_));
     }
 
-    // Take in a tile, of which row r sees seen[r]; the first `ahead` tokens of `next` will be seen after it.
-    void attend(const Tile<C>& tile, const Tile<C>& next, int64_t ahead, const Seen* seen) {
+    // Take in a tile of one of the groups, of which row r sees seen[r]; meanwhile what `next` says is fetched, as evenly as the memory gives it.
+    void attend(int64_t group, const Tile<C>& tile, const Seen* seen, Ahead& next) {
+        base_ = group * rows_ * per_row_;
         Seen all = seen[0];
         for (int64_t r = 1; r < rows_; ++r) all = {least(all.begin, seen[r].begin), most_of(all.end, seen[r].end)};
-        for (int64_t map = 0; map < h_.maps; ++map) {
-            const C* keys = tile.keys + map * tile.key_step;
-            const char* soon = reinterpret_cast<const char*>(next.keys + map * next.key_step);
-            const int64_t count = rows_ * h_.members();
-            for (int64_t i = 0; i < count; i += kTogether)
-                score_some<kTogether>(least(kTogether, count - i), keys, tile, map, i, soon, i ? 0 : ahead, all);
+        const int64_t members = rows_ * h_.members(), queries = rows_ * per_row_, quarter = next.lines() / 4;
+        const auto pace = [](int64_t lines, int64_t steps) { return (lines + steps - 1) / steps; };
+        const int64_t scoring = pace(quarter, h_.maps * h_.width / kQuad), weighing = pace(quarter, queries);
+        const int64_t mixing = pace(2 * quarter, (all.end - all.begin + kQuad - 1) / kQuad * most_of(1, wide_ / (16 * kAcross)));
+        for (int64_t map = 0; map < h_.maps; ++map)
+            for (int64_t i = 0; i < members; i += kScored)
+                score_some<kScored>(least(kScored, members - i), tile, map, i, all, next, i ? 0 : scoring);
+        for (int64_t i = 0; i < queries; ++i) {
+            weigh(i, tile, seen[i / per_row_]);
+            next.fetch(weighing);
         }
-        for (int64_t r = 0; r < rows_; ++r)
-            for (int64_t i = r * per_row_; i < (r + 1) * per_row_; ++i) weigh(i, tile, seen[r]);
-        const char* soon = reinterpret_cast<const char*>(next.values);
-        const int64_t count = rows_ * per_row_;
-        for (int64_t i = 0; i < count; i += kTogether)
-            mix_some<kTogether>(least(kTogether, count - i), tile, i, soon, i ? 0 : ahead, all);
+        for (int64_t i = 0; i < queries; i += kTogether)
+            mix_some<kTogether>(least(kTogether, queries - i), tile, i, all, next, i ? 0 : mixing);
+        next.fetch(next.lines());
     }
 
     // The first map's mean minus lambda times the second's, normalised, of every row: out (rows, heads * width).
     void finish(float* out, int64_t stride, int64_t group) {
-        for (int64_t r = 0; r < rows_; ++r)
-            for (int64_t m = 0; m < h_.members(); ++m) {
-                const int64_t i = r * per_row_ + m * h_.maps;
-                float* to = out + r * stride + (group * h_.members() + m) * wide_;
-                const auto first = V::floats(1 / total_[i]), second = V::floats(h_.maps == 2 ? -h_.lambda / total_[i + 1] : 0);
-                for (int64_t e = 0; e < wide_; e += 16) {
-                    auto mixed = V::mul(V::load(sums_ + i * wide_ + e), first);
-                    if (h_.maps == 2) mixed = V::fma(V::load(sums_ + (i + 1) * wide_ + e), second, mixed);
-                    V::store(to + e, mixed);
-                }
-                if (h_.norm) head_norm<V>(to, h_.norm, wide_, h_.norm_eps, h_.norm_scale);
+        for (int64_t i = 0; i < groups_ * rows_ * per_row_; i += h_.maps) {
+            const int64_t member = i / h_.maps % h_.members(), r = i / per_row_ % rows_, g = group + i / per_row_ / rows_;
+            float* to = out + r * stride + (g * h_.members() + member) * wide_;
+            const auto first = V::floats(1 / total_[i]), second = V::floats(h_.maps == 2 ? -h_.lambda / total_[i + 1] : 0);
+            for (int64_t e = 0; e < wide_; e += 16) {
+                auto mixed = V::mul(V::load(sums_ + i * wide_ + e), first);
+                if (h_.maps == 2) mixed = V::fma(V::load(sums_ + (i + 1) * wide_ + e), second, mixed);
+                V::store(to + e, mixed);
             }
+            if (h_.norm) head_norm<V>(to, h_.norm, wide_, h_.norm_eps, h_.norm_scale);
+        }
     }
 
   private:
     static constexpr bool kBytes = sizeof(C) == 1;
-    // With 32 wide registers 16 sums are held at once, else 4.
+    static constexpr int64_t kHeld = 64;  // queries, of all groups
+    static constexpr int64_t kQuad = kBytes ? 4 : 1;  // elements that are taken in at once
+    // With 32 wide registers 16 sums are held at once, else 4; those of bytes are two each.
     static constexpr bool kWide = V::kTile >= 8;
     static constexpr int kTogether = kWide ? 4 : 2, kBlocks = kWide ? 4 : 2;
-    static constexpr float kSteps = 32512;  // 127 * 256: a number in two signed bytes, the high one at most 127
+    static constexpr int kScored = !kBytes ? kTogether : kWide ? 2 : 1, kAcross = !kBytes ? kBlocks : kWide ? 2 : 1;
+    static constexpr int kTileVectors = int(kTileTokens / 16);
+    // A number in two signed bytes of at most 127: high * kLow + low steps.
+    static constexpr float kHigh = 127, kLow = 254, kSteps = kHigh * kLow;
 
-    // A query in two bytes for each element: hi * 256 + lo steps.
+    // The bytes of floats whose largest magnitude is `most`, and the sums of them; 16 divides `count`.
+    static void split(const float* x, int64_t count, float most, int8_t* high, int8_t* low, int32_t* sums) {
+        alignas(64) float whole[32], rest[32];
+        int8_t codes[2][32];
+        const auto inverse = V::floats(most > 0 ? kHigh / most : 0.0f), shift = V::floats(12582912);  // to the nearest: 1.5 * 2^23
+        sums[0] = sums[1] = 0;
+        for (int64_t e = 0; e < count; e += 32) {
+            const int here = int(least(32, count - e));
+            for (int j = 0; j < 32; j += 16) {
+                const auto product = j < here ? V::mul(V::load(x + e + j), inverse) : V::floats(0);
+                const auto steps = V::max(product, V::floats(-kHigh));  // not a number becomes one: the step is none
+                const auto nearest = V::sub(V::add(steps, shift), shift);
+                V::store(whole + j, nearest);
+                V::store(rest + j, V::sub(steps, nearest));
+            }
+            sums[0] += V::codes32(whole, 1, codes[0]);
+            sums[1] += V::codes32(rest, kLow, codes[1]);
+            for (int j = 0; j < here; j += 16) {
+                std::memcpy(high + e + j, codes[0] + j, 16);
+                std::memcpy(low + e + j, codes[1] + j, 16);
+            }
+        }
+    }
+
     void split_query(int64_t i) {
         const float* q = queries_ + i * h_.width;
         float most = 0;
         for (int64_t e = 0; e < h_.width; ++e) most = std::fabs(q[e]) > most ? std::fabs(q[e]) : most;
-        const float inverse = most > 0 ? kSteps / most : 0.0f;
         query_step_[i] = most / kSteps;
         for (int64_t e = 0; e < h_.width; ++e) query_step_[i] += 0 * q[e];  // not a number stays so
-        query_sum_[2 * i] = query_sum_[2 * i + 1] = 0;
-        for (int64_t e = 0; e < h_.width; ++e) {
-            const float steps = q[e] * inverse;
-            const int32_t whole = steps == steps ? int32_t(std::nearbyint(steps)) : 0, high = (whole + 128) >> 8;
-            query_bytes_[(2 * i) * h_.width + e] = int8_t(high);
-            query_bytes_[(2 * i + 1) * h_.width + e] = int8_t(whole - high * 256);
-            query_sum_[2 * i] += high;
-            query_sum_[2 * i + 1] += whole - high * 256;
-        }
+        int8_t* bytes = query_bytes_ + 2 * i * h_.width;
+        split(q, h_.width, most, bytes, bytes + h_.width, query_sum_ + 2 * i);
     }
 
     template <int N>
-    void score_some(int64_t count, const C* keys, const Tile<C>& tile, int64_t map, int64_t i, const char* soon, int64_t ahead,
-                    Seen all) {
+    void score_some(int64_t count, const Tile<C>& tile, int64_t map, int64_t i, Seen all, Ahead& next, int64_t lines) {
         if constexpr (N > 0) {
-            if (count == N) score<N>(keys, tile, map, i, soon, ahead, all);
-            else score_some<N - 1>(count, keys, tile, map, i, soon, ahead, all);
+            if (count == N) score<N>(tile, map, i, all, next, lines);
+            else score_some<N - 1>(count, tile, map, i, all, next, lines);
         }
     }
 
     // Scores of N queries i, i + 1, ... of a map with the tokens of a tile; what nobody sees is not read.
     template <int N>
-    void score(const C* keys, const Tile<C>& tile, int64_t map, int64_t i, const char* soon, int64_t ahead, Seen all) {
+    void score(const Tile<C>& tile, int64_t map, int64_t i, Seen all, Ahead& next, int64_t lines) {
+        const C* keys = tile.keys + map * tile.key_step;
         int64_t at[N];
         for (int n = 0; n < N; ++n) at[n] = (i + n) * h_.maps + map;
         if constexpr (!kBytes) {
-            for (int64_t b = all.begin / 16 * 16; b < all.end; b += 16 * kBlocks, ahead = 0)
-                score_lanes<N, kBlocks>(least(kBlocks, (all.end - b + 15) / 16), at, keys, b, soon, ahead);
+            for (int64_t b = all.begin / 16 * 16; b < all.end; b += 16 * kBlocks, lines = 0)
+                score_lanes<N, kBlocks>(least(kBlocks, (all.end - b + 15) / 16), at, keys, b, next, lines);
         } else {
             constexpr int64_t kLanes = 16 * kBlocks;
-            for (int64_t b = all.begin / kLanes * kLanes; b < all.end; b += kLanes)
-                for (int n = 0; n < N; ++n) score_bytes(keys, tile, map, at[n], b, n || b >= ahead ? nullptr : soon);
+            for (int64_t b = all.begin / kLanes * kLanes; b < all.end; b += kLanes, lines = 0)
+                score_bytes<N>(tile, map, at, keys, b, next, lines);
         }
     }
 
     template <int N, int B>
-    void score_lanes(int64_t blocks, const int64_t* at, const C* keys, int64_t b, const char* soon, int64_t ahead) {
+    void score_lanes(int64_t blocks, const int64_t* at, const C* keys, int64_t b, Ahead& next, int64_t lines) {
         if constexpr (B > 0) {
-            if (blocks < B) return score_lanes<N, B - 1>(blocks, at, keys, b, soon, ahead);
+            if (blocks < B) return score_lanes<N, B - 1>(blocks, at, keys, b, next, lines);
             typename V::Floats sum[N][B];
             for (int n = 0; n < N; ++n)
                 for (int j = 0; j < B; ++j) sum[n][j] = V::floats(0);
             for (int64_t e = 0; e < h_.width; ++e) {
                 const C* row = keys + e * kTileTokens + b;
-                fetch(soon + e * kTileTokens * int64_t(sizeof(C)), ahead * int64_t(sizeof(C)));
+                next.fetch(lines);
                 typename V::Floats key[B];
                 for (int j = 0; j < B; ++j) key[j] = V::load(row + 16 * j);
                 for (int n = 0; n < N; ++n) {
-                    const auto q = V::floats(queries_[at[n] * h_.width + e]);
+                    const auto q = V::floats(queries_[(base_ + at[n]) * h_.width + e]);
                     for (int j = 0; j < B; ++j) sum[n][j] = V::fma(q, key[j], sum[n][j]);
                 }
             }
@@ -152,31 +221,37 @@ class GroupAttention {
         }
     }
 
-    void score_bytes(const C* keys, const Tile<C>& tile, int64_t map, int64_t i, int64_t b, const char* soon) {
-        typename V::Ints high[kBlocks], low[kBlocks];
-        for (int j = 0; j < kBlocks; ++j) {
-            high[j] = V::ints(-V::kZero8 * query_sum_[2 * i]);
-            low[j] = V::ints(-V::kZero8 * query_sum_[2 * i + 1]);
-        }
-        const int8_t *q = query_bytes_ + 2 * i * h_.width, *q_low = q + h_.width;
+    template <int N>
+    void score_bytes(const Tile<C>& tile, int64_t map, const int64_t* at, const C* keys, int64_t b, Ahead& next, int64_t lines) {
+        typename V::Ints high[N][kBlocks], low[N][kBlocks];
+        for (int n = 0; n < N; ++n)
+            for (int j = 0; j < kBlocks; ++j) {
+                high[n][j] = V::ints(-V::kZero8 * query_sum_[2 * (base_ + at[n])]);
+                low[n][j] = V::ints(-V::kZero8 * query_sum_[2 * (base_ + at[n]) + 1]);
+            }
         for (int64_t e = 0; e < h_.width; e += 16)
 #pragma GCC unroll 4
             for (int f = 0; f < 4; ++f) {
-                const int64_t at = ((e / 4 + f) * kTileTokens + b) * 4;
-                const uint8_t* row = reinterpret_cast<const uint8_t*>(keys) + at;
-                if (soon) fetch(soon + at, 64 * kBlocks);
-                const auto a = V::four(q + e, f), c = V::four(q_low + e, f);
-                for (int j = 0; j < kBlocks; ++j) {
-                    const auto key = V::whole(V::bytes(row + 64 * j));
-                    high[j] = V::template dot<8>(high[j], key, a);
-                    low[j] = V::template dot<8>(low[j], key, c);
+                const uint8_t* row = reinterpret_cast<const uint8_t*>(keys) + ((e / 4 + f) * kTileTokens + b) * 4;
+                next.fetch(lines);
+                typename V::Bytes key[kBlocks];
+                for (int j = 0; j < kBlocks; ++j) key[j] = V::whole(V::bytes(row + 64 * j));
+                for (int n = 0; n < N; ++n) {
+                    const int8_t* q = query_bytes_ + 2 * (base_ + at[n]) * h_.width + e;
+                    const auto a = V::four(q, f), c = V::four(q + h_.width, f);
+                    for (int j = 0; j < kBlocks; ++j) {
+                        high[n][j] = V::template dot<8>(high[n][j], key[j], a);
+                        low[n][j] = V::template dot<8>(low[n][j], key[j], c);
+                    }
                 }
             }
         const uint16_t* scales = tile.key_scales + map * tile.scale_step + b;
         for (int j = 0; j < kBlocks; ++j) {
-            const auto both = V::fma(V::to_floats(high[j]), V::floats(256), V::to_floats(low[j]));
-            const auto scale = V::mul(V::halves(reinterpret_cast<const uint8_t*>(scales + 16 * j)), V::floats(query_step_[i]));
-            V::store(weights_[i] + b + 16 * j, V::mul(both, scale));
+            const auto scale = V::halves(reinterpret_cast<const uint8_t*>(scales + 16 * j));
+            for (int n = 0; n < N; ++n) {
+                const auto both = V::fma(V::to_floats(high[n][j]), V::floats(kLow), V::to_floats(low[n][j]));
+                V::store(weights_[at[n]] + b + 16 * j, V::mul(both, V::mul(scale, V::floats(query_step_[base_ + at[n]]))));
+            }
         }
     }
 
@@ -190,49 +265,47 @@ class GroupAttention {
         }
         for (int64_t t = 0; t < seen.begin; ++t) w[t] = -INFINITY;
         for (int64_t t = seen.end; t < kTileTokens; ++t) w[t] = -INFINITY;
-        auto top = V::load(w);
-        for (int64_t t = 16; t < kTileTokens; t += 16) top = V::max(top, V::load(w + t));
-        const float here = V::most(top), now = here > most_[i] ? here : most_[i];
-        if (now > most_[i]) {
-            const float shrink = std::exp(most_[i] - now);
-            total_[i] *= shrink;
-            for (int64_t e = 0; e < wide_; e += 16)
-                V::store(sums_ + i * wide_ + e, V::mul(V::load(sums_ + i * wide_ + e), V::floats(shrink)));
-            most_[i] = now;
+        typename V::Floats p[kTileVectors];
+        for (int j = 0; j < kTileVectors; ++j) p[j] = V::load(w + 16 * j);
+        float &most = most_[base_ + i], &total = total_[base_ + i], *sums = sums_ + (base_ + i) * wide_;
+        const float here = most_of_all(p), now = here > most ? here : most;
+        if (now > most) {
+            const float shrink = std::exp(most - now);
+            total *= shrink;
+            for (int64_t e = 0; e < wide_; e += 16) V::store(sums + e, V::mul(V::load(sums + e), V::floats(shrink)));
+            most = now;
         }
         auto sum = V::floats(0);
-        for (int64_t t = 0; t < kTileTokens; t += 16) {
-            const auto p = V::exp(V::sub(V::load(w + t), V::floats(now)));
-            V::store(w + t, p);
-            sum = V::add(sum, p);
+        for (int j = 0; j < kTileVectors; ++j) {
+            p[j] = V::exp(V::sub(p[j], V::floats(now)));
+            sum = V::add(sum, p[j]);
         }
-        total_[i] += V::sum(sum);
-        if constexpr (kBytes) split_weights(i, tile, seen);
+        total += V::sum(sum);
+        if constexpr (kBytes) split_weights(i, p, tile, seen);
+        else for (int j = 0; j < kTileVectors; ++j) V::store(w + 16 * j, p[j]);
+    }
+
+    static float most_of_all(const typename V::Floats* p) {
+        auto top = p[0];
+        for (int j = 1; j < kTileVectors; ++j) top = V::max(top, p[j]);
+        return V::most(top);
     }
 
     // A weight times the scale of its value, in two bytes as a query is.
-    void split_weights(int64_t i, const Tile<C>& tile, Seen seen) {
+    void split_weights(int64_t i, typename V::Floats* p, const Tile<C>& tile, Seen seen) {
         float* w = weights_[i];
-        for (int64_t t = 0; t < kTileTokens; t += 16)
-            V::store(w + t, V::mul(V::load(w + t), V::halves(reinterpret_cast<const uint8_t*>(tile.value_scales + t))));
-        for (int64_t t = 0; t < seen.begin; ++t) w[t] = 0;  // there a scale may be anything
-        for (int64_t t = seen.end; t < kTileTokens; ++t) w[t] = 0;
-        auto top = V::load(w);
-        for (int64_t t = 16; t < kTileTokens; t += 16) top = V::max(top, V::load(w + t));
-        const float most = V::most(top), inverse = most > 0 ? kSteps / most : 0.0f;
-        weight_step_[i] = most / kSteps;
-        int32_t sum_high = 0, sum_low = 0;
-        int8_t *high = weight_bytes_[2 * i], *low = weight_bytes_[2 * i + 1];
-        for (int64_t t = 0; t < kTileTokens; ++t) {
-            const float steps = w[t] * inverse;
-            const int32_t whole = int32_t(steps < kSteps ? steps + 0.5f : kSteps), up = (whole + 128) >> 8;
-            high[t] = int8_t(up);
-            low[t] = int8_t(whole - up * 256);
-            sum_high += up;
-            sum_low += whole - up * 256;
+        for (int j = 0; j < kTileVectors; ++j) {
+            p[j] = V::mul(p[j], V::halves(reinterpret_cast<const uint8_t*>(tile.value_scales + 16 * j)));
+            V::store(w + 16 * j, p[j]);
         }
-        weight_sum_[2 * i] = sum_high;
-        weight_sum_[2 * i + 1] = sum_low;
+        if (seen.begin > 0 || seen.end < kTileTokens) {  // there a scale may be anything
+            for (int64_t t = 0; t < seen.begin; ++t) w[t] = 0;
+            for (int64_t t = seen.end; t < kTileTokens; ++t) w[t] = 0;
+            for (int j = 0; j < kTileVectors; ++j) p[j] = V::load(w + 16 * j);
+        }
+        const float most = most_of_all(p);
+        weight_step_[i] = most / kSteps;
+        split(w, kTileTokens, most, weight_bytes_[2 * i], weight_bytes_[2 * i + 1], weight_sum_ + 2 * i);
     }
 
     void no_weights(int64_t i) {
@@ -242,34 +315,35 @@ class GroupAttention {
     }
 
     template <int N>
-    void mix_some(int64_t count, const Tile<C>& tile, int64_t i, const char* soon, int64_t ahead, Seen all) {
+    void mix_some(int64_t count, const Tile<C>& tile, int64_t i, Seen all, Ahead& next, int64_t lines) {
         if constexpr (N > 0) {
-            if (count == N) mix<N>(tile, i, soon, ahead, all);
-            else mix_some<N - 1>(count, tile, i, soon, ahead, all);
+            if (count == N) mix<N>(tile, i, all, next, lines);
+            else mix_some<N - 1>(count, tile, i, all, next, lines);
         }
     }
 
     // Add the values of a tile, weighted, to the sums of N queries.
     template <int N>
-    void mix(const Tile<C>& tile, int64_t i, const char* soon, int64_t ahead, Seen all) {
-        if constexpr (!kBytes) {
-            int64_t e = 0;
-            for (; e + 16 * kBlocks <= wide_; e += 16 * kBlocks) mix_floats<N, kBlocks>(tile.values, i, e, soon, ahead, all);
-            for (; e < wide_; e += 16) mix_floats<N, 1>(tile.values, i, e, soon, ahead, all);
-        } else {
-            for (int64_t e = 0; e < wide_; e += 16) mix_bytes<N>(tile.values, i, e, ahead ? soon : nullptr);
-        }
+    void mix(const Tile<C>& tile, int64_t i, Seen all, Ahead& next, int64_t lines) {
+        int64_t e = 0;
+        for (; e + 16 * kAcross <= wide_; e += 16 * kAcross) mix_lanes<N, kAcross>(tile.values, i, e, all, next, lines);
+        for (; e < wide_; e += 16) mix_lanes<N, 1>(tile.values, i, e, all, next, lines);
     }
 
     template <int N, int E>
-    void mix_floats(const C* values, int64_t i, int64_t e, const char* soon, int64_t ahead, Seen all) {
+    void mix_lanes(const C* values, int64_t i, int64_t e, Seen all, Ahead& next, int64_t lines) {
+        if constexpr (kBytes) mix_bytes<N, E>(values, i, e, next, lines);
+        else mix_floats<N, E>(values, i, e, all, next, lines);
+    }
+
+    template <int N, int E>
+    void mix_floats(const C* values, int64_t i, int64_t e, Seen all, Ahead& next, int64_t lines) {
         typename V::Floats sum[N][E];
         for (int n = 0; n < N; ++n)
-            for (int j = 0; j < E; ++j) sum[n][j] = V::load(sums_ + (i + n) * wide_ + e + 16 * j);
+            for (int j = 0; j < E; ++j) sum[n][j] = V::load(sums_ + (base_ + i + n) * wide_ + e + 16 * j);
         for (int64_t t = all.begin; t < all.end; ++t) {
             const C* row = values + t * wide_ + e;
-            const int64_t later = t - all.begin;
-            if (later < ahead) fetch(soon + (later * wide_ + e) * int64_t(sizeof(C)), 16 * E * int64_t(sizeof(C)));
+            next.fetch(lines);
             typename V::Floats value[E];
             for (int j = 0; j < E; ++j) value[j] = V::load(row + 16 * j);
             for (int n = 0; n < N; ++n) {
@@ -278,50 +352,51 @@ class GroupAttention {
             }
         }
         for (int n = 0; n < N; ++n)
-            for (int j = 0; j < E; ++j) V::store(sums_ + (i + n) * wide_ + e + 16 * j, sum[n][j]);
+            for (int j = 0; j < E; ++j) V::store(sums_ + (base_ + i + n) * wide_ + e + 16 * j, sum[n][j]);
     }
 
-    template <int N>
-    void mix_bytes(const C* values, int64_t i, int64_t e, const char* soon) {
-        typename V::Ints high[N], low[N];
-        for (int n = 0; n < N; ++n) {
-            high[n] = V::ints(-V::kZero8 * weight_sum_[2 * (i + n)]);
-            low[n] = V::ints(-V::kZero8 * weight_sum_[2 * (i + n) + 1]);
-        }
+    template <int N, int E>
+    void mix_bytes(const C* values, int64_t i, int64_t e, Ahead& next, int64_t lines) {
+        typename V::Ints high[N][E], low[N][E];
+        for (int n = 0; n < N; ++n)
+            for (int j = 0; j < E; ++j) {
+                high[n][j] = V::ints(-V::kZero8 * weight_sum_[2 * (i + n)]);
+                low[n][j] = V::ints(-V::kZero8 * weight_sum_[2 * (i + n) + 1]);
+            }
         for (int64_t t = 0; t < kTileTokens; t += 16)  // all of them: with a weight of 0 it does not matter what is there
 #pragma GCC unroll 4
             for (int f = 0; f < 4; ++f) {
-                const int64_t at = ((t / 4 + f) * wide_ + e) * 4;
-                if (soon) fetch(soon + at, 64);
-                const auto value = V::whole(V::bytes(reinterpret_cast<const uint8_t*>(values) + at));
+                const uint8_t* row = reinterpret_cast<const uint8_t*>(values) + ((t / 4 + f) * wide_ + e) * 4;
+                next.fetch(lines);
+                typename V::Bytes value[E];
+                for (int j = 0; j < E; ++j) value[j] = V::whole(V::bytes(row + 64 * j));
                 for (int n = 0; n < N; ++n) {
-                    high[n] = V::template dot<8>(high[n], value, V::four(weight_bytes_[2 * (i + n)] + t, f));
-                    low[n] = V::template dot<8>(low[n], value, V::four(weight_bytes_[2 * (i + n) + 1] + t, f));
+                    const auto a = V::four(weight_bytes_[2 * (i + n)] + t, f), c = V::four(weight_bytes_[2 * (i + n) + 1] + t, f);
+                    for (int j = 0; j < E; ++j) {
+                        high[n][j] = V::template dot<8>(high[n][j], value[j], a);
+                        low[n][j] = V::template dot<8>(low[n][j], value[j], c);
+                    }
                 }
             }
-        for (int n = 0; n < N; ++n) {
-            const auto both = V::fma(V::to_floats(high[n]), V::floats(256), V::to_floats(low[n]));
-            float* sum = sums_ + (i + n) * wide_ + e;
-            V::store(sum, V::fma(both, V::floats(weight_step_[i + n]), V::load(sum)));
-        }
-    }
-
-    // A tile ahead, into the second-level cache: the first level has no room for two tiles.
-    static void fetch(const char* p, int64_t bytes) {
-        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(p + at, 0, 2);
+        for (int n = 0; n < N; ++n)
+            for (int j = 0; j < E; ++j) {
+                const auto both = V::fma(V::to_floats(high[n][j]), V::floats(kLow), V::to_floats(low[n][j]));
+                float* sum = sums_ + (base_ + i + n) * wide_ + e + 16 * j;
+                V::store(sum, V::fma(both, V::floats(weight_step_[i + n]), V::load(sum)));
+            }
     }
 
     const Heads& h_;
     const int64_t per_row_, wide_, most_rows_;
-    int64_t rows_ = 0;
-    float most_[kMostQueries], total_[kMostQueries];
-    alignas(64) float queries_[kMostQueries * kMostWidth];
-    alignas(64) float sums_[kMostQueries * 2 * kMostWidth];
+    int64_t rows_ = 0, groups_ = 0, base_ = 0;  // the first query of the group that takes in a tile
+    float most_[kHeld], total_[kHeld];
+    alignas(64) float queries_[kHeld * kMostWidth];
+    alignas(64) float sums_[kHeld * 2 * kMostWidth];
     alignas(64) float weights_[kMostQueries][kTileTokens];
     // Of bytes: high and low ones, and their sums.
-    float query_step_[kBytes ? kMostQueries : 1], weight_step_[kBytes ? kMostQueries : 1];
-    int32_t query_sum_[kBytes ? 2 * kMostQueries : 1], weight_sum_[kBytes ? 2 * kMostQueries : 1];
-    alignas(64) int8_t query_bytes_[kBytes ? 2 * kMostQueries * kMostWidth : 1];
+    float query_step_[kBytes ? kHeld : 1], weight_step_[kBytes ? kMostQueries : 1];
+    int32_t query_sum_[kBytes ? 2 * kHeld : 1], weight_sum_[kBytes ? 2 * kMostQueries : 1];
+    alignas(64) int8_t query_bytes_[kBytes ? 2 * kHeld * kMostWidth : 1];
     alignas(64) int8_t weight_bytes_[kBytes ? 2 * kMostQueries : 1][kTileTokens];
 };
 
@@ -397,7 +472,7 @@ void window_typed(const WindowArguments& arg, const Team& team) {
         else chunk.pack();
         for (int64_t j = 0; j < chunk.length(); j += core.most_rows()) {
             const int64_t rows = least(core.most_rows(), chunk.length() - j), position = chunk.start() + j;
-            core.begin(arg.q + (chunk.begin() + j) * arg.q_stride, arg.q_stride, rows, group);
+            core.begin(arg.q + (chunk.begin() + j) * arg.q_stride, arg.q_stride, rows, group, 1);
             const int64_t first = most_of(0, position - arg.window + 1) / kTileTokens, last = (position + rows - 1) / kTileTokens;
             for (int64_t t = first; t <= last; ++t) {
                 Seen seen[kMostQueries];
@@ -405,8 +480,9 @@ void window_typed(const WindowArguments& arg, const Team& team) {
                     seen[r] = {most_of(0, position + r - arg.window + 1 - t * kTileTokens),
                                least(kTileTokens, position + r + 1 - t * kTileTokens)};
                 const bool more = chunk.single() && t < last;  // else they are in the cache already
-                const int64_t ahead = more ? least(kTileTokens, position + 1 - (t + 1) * kTileTokens) : 0;
-                core.attend(chunk.tile(t), chunk.tile(more ? t + 1 : t), ahead, seen);
+                Ahead next;
+                if (more) next = Ahead(chunk.tile(t + 1), h, least(kTileTokens, position + 1 - (t + 1) * kTileTokens));
+                core.attend(0, chunk.tile(t), seen, next);
             }
             core.finish(arg.out + (chunk.begin() + j) * h.heads * h.width, h.heads * h.width, group);
         }
@@ -425,27 +501,37 @@ template <class V, class C>
 void shared_typed(const SharedArguments& arg, const Team& team) {
     const Heads& h = arg.heads;
     GroupAttention<V, C> core(h);
-    const int64_t together = core.most_rows(), blocks = (arg.rows + together - 1) / together;
-    one_by_one(team, blocks * h.groups(), [&](int64_t item) {
-        const int64_t group = item % h.groups(), end = least(arg.rows, (item / h.groups() + 1) * together);
-        for (int64_t row = item / h.groups() * together; row < end;) {
+    const int64_t together = core.most_rows(), blocks = (arg.rows + together - 1) / together, groups = h.groups();
+    // The groups of a page lie side by side: who reads some of them, tile by tile, walks through memory in long runs.
+    const int64_t parts = least(groups, blocks >= team.count ? 1 : (team.count + blocks - 1) / blocks);
+    one_by_one(team, blocks * parts, [&](int64_t item) {
+        const int64_t part = item % parts, last = (part + 1) * groups / parts, end = least(arg.rows, (item / parts + 1) * together);
+        for (int64_t row = item / parts * together; row < end;) {
             int64_t rows = 1;  // those of one sequence
             while (row + rows < end && arg.table_start[row + rows] == arg.table_start[row]) ++rows;
             const int64_t* table = arg.pages + arg.table_start[row];
-            core.begin(arg.q + row * arg.q_stride, arg.q_stride, rows, group);
             int64_t most = 0;
             for (int64_t r = 0; r < rows; ++r) most = most_of(most, arg.seen[row + r]);
             const int64_t tiles = (most + kTileTokens - 1) / kTileTokens;
-            Tile<C> tile = tile_of<C>(arg.cache, h, table[0], group, 0);
-            for (int64_t t = 0; t < tiles; ++t) {
-                Seen seen[kMostQueries];
-                for (int64_t r = 0; r < rows; ++r) seen[r] = {0, least(kTileTokens, arg.seen[row + r] - t * kTileTokens)};
-                const bool more = t + 1 < tiles;
-                const Tile<C> next = more ? tile_of<C>(arg.cache, h, table[t + 1], group, 0) : tile;
-                core.attend(tile, next, more ? least(kTileTokens, most - (t + 1) * kTileTokens) : 0, seen);
-                tile = next;
+            for (int64_t group = part * groups / parts; group < last;) {
+                const int64_t count = least(last - group, core.most_groups(rows));
+                core.begin(arg.q + row * arg.q_stride, arg.q_stride, rows, group, count);
+                Tile<C> tile = tile_of<C>(arg.cache, h, table[0], group, 0);
+                for (int64_t t = 0; t < tiles; ++t) {
+                    Seen seen[kMostQueries];
+                    for (int64_t r = 0; r < rows; ++r) seen[r] = {0, least(kTileTokens, arg.seen[row + r] - t * kTileTokens)};
+                    for (int64_t g = 0; g < count; ++g) {
+                        const bool across = g + 1 == count, more = !across || t + 1 < tiles;
+                        const Tile<C> then = !more ? tile : tile_of<C>(arg.cache, h, table[t + across], group + (across ? 0 : g + 1), 0);
+                        Ahead next;
+                        if (more) next = Ahead(then, h, least(kTileTokens, most - (t + across) * kTileTokens));
+                        core.attend(g, tile, seen, next);
+                        tile = then;
+                    }
+                }
+                core.finish(arg.out + row * h.heads * h.width, h.heads * h.width, group);
+                group += count;
             }
-            core.finish(arg.out + row * h.heads * h.width, h.heads * h.width, group);
             row += rows;
         }
     });
