@@ -18,51 +18,6 @@ struct Seen {
     bool empty() const { return begin >= end; }
 };
 
-// What will be read next, fetched line by line while something else is computed: into the second-level cache, since the
-// first has no room for two tiles.
-class Ahead {
-  public:
-    Ahead() = default;
-
-    // The first `tokens` of a tile.
-    template <class C>
-    Ahead(const Tile<C>& tile, const Heads& h, int64_t tokens) {
-        if (tokens <= 0) return;
-        const int64_t quad = sizeof(C) == 1 ? 4 : 1, row = kTileTokens * quad * int64_t(sizeof(C));  // of keys
-        for (int64_t map = 0; map < h.maps; ++map)
-            add(tile.keys + map * tile.key_step, h.width / quad, row, tokens * quad * int64_t(sizeof(C)));
-        add(tile.values, 1, 0, (tokens + quad - 1) / quad * quad * h.maps * h.width * int64_t(sizeof(C)));
-        lines_ = 0;
-        for (int i = 0; i < count_; ++i) lines_ += parts_[i].rows * parts_[i].lines;
-        count_ = 0;
-        open();
-    }
-
-    int64_t lines() const { return lines_; }  // in all
-
-    void fetch(int64_t lines) {
-        for (; lines > 0 && left_.rows; --lines) {
-            __builtin_prefetch(left_.at + 64 * line_, 0, 2);
-            if (++line_ < left_.lines) continue;
-            line_ = 0;
-            left_.at += left_.step;
-            if (!--left_.rows) open();
-        }
-    }
-
-  private:
-    struct Part { const char* at; int64_t rows, step, lines; };
-
-    void add(const void* at, int64_t rows, int64_t step, int64_t bytes) {
-        parts_[count_++] = {static_cast<const char*>(at), rows, step, (bytes + 63) / 64};
-    }
-    void open() { left_ = count_ < 3 ? parts_[count_++] : Part{}; }
-
-    Part parts_[4]{}, left_{};
-    int count_ = 0;
-    int64_t line_ = 0, lines_ = 0;
-};
-
 // The softmax of up to kMostQueries queries at once. Query (row, member, map) attends to key head `map` of the group;
 // the values are the group's heads side by side.
 template <class V, class C>
@@ -93,25 +48,19 @@ class GroupAttention {
         std::memset(sums_, 0, sizeof(float) * size_t(groups * rows * per_row_ * wide_));
     }
 
-    // Take in a tile of one of the groups, of which row r sees seen[r]; meanwhile what `next` says is fetched, as evenly as the memory gives it.
-    void attend(int64_t group, const Tile<C>& tile, const Seen* seen, Ahead& next) {
+    // Take in a tile of one of the groups, of which row r sees seen[r]. Where a line of it is read, the same one of `next` is
+    // fetched, into the second-level cache, since the first has no room for two tiles.
+    void attend(int64_t group, const Tile<C>& tile, const Tile<C>& next, const Seen* seen) {
         base_ = group * rows_ * per_row_;
         Seen all = seen[0];
         for (int64_t r = 1; r < rows_; ++r) all = {least(all.begin, seen[r].begin), most_of(all.end, seen[r].end)};
-        const int64_t members = rows_ * h_.members(), queries = rows_ * per_row_, quarter = next.lines() / 4;
-        const auto pace = [](int64_t lines, int64_t steps) { return (lines + steps - 1) / steps; };
-        const int64_t scoring = pace(quarter, h_.maps * h_.width / kQuad), weighing = pace(quarter, queries);
-        const int64_t mixing = pace(2 * quarter, (all.end - all.begin + kQuad - 1) / kQuad * most_of(1, wide_ / (16 * kAcross)));
+        const int64_t members = rows_ * h_.members(), queries = rows_ * per_row_;
         for (int64_t map = 0; map < h_.maps; ++map)
             for (int64_t i = 0; i < members; i += kScored)
-                score_some<kScored>(least(kScored, members - i), tile, map, i, all, next, i ? 0 : scoring);
-        for (int64_t i = 0; i < queries; ++i) {
-            weigh(i, tile, seen[i / per_row_]);
-            next.fetch(weighing);
-        }
+                score_some<kScored>(least(kScored, members - i), tile, i ? tile : next, map, i, all);
+        for (int64_t i = 0; i < queries; ++i) weigh(i, tile, seen[i / per_row_]);
         for (int64_t i = 0; i < queries; i += kTogether)
-            mix_some<kTogether>(least(kTogether, queries - i), tile, i, all, next, i ? 0 : mixing);
-        next.fetch(next.lines());
+            mix_some<kTogether>(least(kTogether, queries - i), tile, i ? tile : next, i, all);
     }
 
     // The first map's mean minus lambda times the second's, normalised, of every row: out (rows, heads * width).
@@ -176,39 +125,40 @@ class GroupAttention {
     }
 
     template <int N>
-    void score_some(int64_t count, const Tile<C>& tile, int64_t map, int64_t i, Seen all, Ahead& next, int64_t lines) {
+    void score_some(int64_t count, const Tile<C>& tile, const Tile<C>& next, int64_t map, int64_t i, Seen all) {
         if constexpr (N > 0) {
-            if (count == N) score<N>(tile, map, i, all, next, lines);
-            else score_some<N - 1>(count, tile, map, i, all, next, lines);
+            if (count == N) score<N>(tile, next, map, i, all);
+            else score_some<N - 1>(count, tile, next, map, i, all);
         }
     }
 
     // Scores of N queries i, i + 1, ... of a map with the tokens of a tile; what nobody sees is not read.
     template <int N>
-    void score(const Tile<C>& tile, int64_t map, int64_t i, Seen all, Ahead& next, int64_t lines) {
+    void score(const Tile<C>& tile, const Tile<C>& next, int64_t map, int64_t i, Seen all) {
         const C* keys = tile.keys + map * tile.key_step;
+        const char* soon = reinterpret_cast<const char*>(next.keys + map * next.key_step);
         int64_t at[N];
         for (int n = 0; n < N; ++n) at[n] = (i + n) * h_.maps + map;
         if constexpr (!kBytes) {
-            for (int64_t b = all.begin / 16 * 16; b < all.end; b += 16 * kBlocks, lines = 0)
-                score_lanes<N, kBlocks>(least(kBlocks, (all.end - b + 15) / 16), at, keys, b, next, lines);
+            for (int64_t b = all.begin / 16 * 16; b < all.end; b += 16 * kBlocks)
+                score_lanes<N, kBlocks>(least(kBlocks, (all.end - b + 15) / 16), at, keys, b, soon);
         } else {
             constexpr int64_t kLanes = 16 * kBlocks;
-            for (int64_t b = all.begin / kLanes * kLanes; b < all.end; b += kLanes, lines = 0)
-                score_bytes<N>(tile, map, at, keys, b, next, lines);
+            for (int64_t b = all.begin / kLanes * kLanes; b < all.end; b += kLanes)
+                score_bytes<N>(tile, map, at, keys, b, soon);
         }
     }
 
     template <int N, int B>
-    void score_lanes(int64_t blocks, const int64_t* at, const C* keys, int64_t b, Ahead& next, int64_t lines) {
+    void score_lanes(int64_t blocks, const int64_t* at, const C* keys, int64_t b, const char* soon) {
         if constexpr (B > 0) {
-            if (blocks < B) return score_lanes<N, B - 1>(blocks, at, keys, b, next, lines);
+            if (blocks < B) return score_lanes<N, B - 1>(blocks, at, keys, b, soon);
             typename V::Floats sum[N][B];
             for (int n = 0; n < N; ++n)
                 for (int j = 0; j < B; ++j) sum[n][j] = V::floats(0);
             for (int64_t e = 0; e < h_.width; ++e) {
                 const C* row = keys + e * kTileTokens + b;
-                next.fetch(lines);
+                fetch<16 * B * sizeof(C)>(soon + (e * kTileTokens + b) * int64_t(sizeof(C)));
                 typename V::Floats key[B];
                 for (int j = 0; j < B; ++j) key[j] = V::load(row + 16 * j);
                 for (int n = 0; n < N; ++n) {
@@ -222,7 +172,7 @@ class GroupAttention {
     }
 
     template <int N>
-    void score_bytes(const Tile<C>& tile, int64_t map, const int64_t* at, const C* keys, int64_t b, Ahead& next, int64_t lines) {
+    void score_bytes(const Tile<C>& tile, int64_t map, const int64_t* at, const C* keys, int64_t b, const char* soon) {
         typename V::Ints high[N][kBlocks], low[N][kBlocks];
         for (int n = 0; n < N; ++n)
             for (int j = 0; j < kBlocks; ++j) {
@@ -232,8 +182,9 @@ class GroupAttention {
         for (int64_t e = 0; e < h_.width; e += 16)
 #pragma GCC unroll 4
             for (int f = 0; f < 4; ++f) {
-                const uint8_t* row = reinterpret_cast<const uint8_t*>(keys) + ((e / 4 + f) * kTileTokens + b) * 4;
-                next.fetch(lines);
+                const int64_t place = ((e / 4 + f) * kTileTokens + b) * 4;
+                const uint8_t* row = reinterpret_cast<const uint8_t*>(keys) + place;
+                fetch<64 * kBlocks>(soon + place);
                 typename V::Bytes key[kBlocks];
                 for (int j = 0; j < kBlocks; ++j) key[j] = V::whole(V::bytes(row + 64 * j));
                 for (int n = 0; n < N; ++n) {
@@ -315,35 +266,36 @@ class GroupAttention {
     }
 
     template <int N>
-    void mix_some(int64_t count, const Tile<C>& tile, int64_t i, Seen all, Ahead& next, int64_t lines) {
+    void mix_some(int64_t count, const Tile<C>& tile, const Tile<C>& next, int64_t i, Seen all) {
         if constexpr (N > 0) {
-            if (count == N) mix<N>(tile, i, all, next, lines);
-            else mix_some<N - 1>(count, tile, i, all, next, lines);
+            if (count == N) mix<N>(tile, next, i, all);
+            else mix_some<N - 1>(count, tile, next, i, all);
         }
     }
 
     // Add the values of a tile, weighted, to the sums of N queries.
     template <int N>
-    void mix(const Tile<C>& tile, int64_t i, Seen all, Ahead& next, int64_t lines) {
+    void mix(const Tile<C>& tile, const Tile<C>& next, int64_t i, Seen all) {
+        const char* soon = reinterpret_cast<const char*>(next.values);
         int64_t e = 0;
-        for (; e + 16 * kAcross <= wide_; e += 16 * kAcross) mix_lanes<N, kAcross>(tile.values, i, e, all, next, lines);
-        for (; e < wide_; e += 16) mix_lanes<N, 1>(tile.values, i, e, all, next, lines);
+        for (; e + 16 * kAcross <= wide_; e += 16 * kAcross) mix_lanes<N, kAcross>(tile.values, i, e, all, soon);
+        for (; e < wide_; e += 16) mix_lanes<N, 1>(tile.values, i, e, all, soon);
     }
 
     template <int N, int E>
-    void mix_lanes(const C* values, int64_t i, int64_t e, Seen all, Ahead& next, int64_t lines) {
-        if constexpr (kBytes) mix_bytes<N, E>(values, i, e, next, lines);
-        else mix_floats<N, E>(values, i, e, all, next, lines);
+    void mix_lanes(const C* values, int64_t i, int64_t e, Seen all, const char* soon) {
+        if constexpr (kBytes) mix_bytes<N, E>(values, i, e, soon);
+        else mix_floats<N, E>(values, i, e, all, soon);
     }
 
     template <int N, int E>
-    void mix_floats(const C* values, int64_t i, int64_t e, Seen all, Ahead& next, int64_t lines) {
+    void mix_floats(const C* values, int64_t i, int64_t e, Seen all, const char* soon) {
         typename V::Floats sum[N][E];
         for (int n = 0; n < N; ++n)
             for (int j = 0; j < E; ++j) sum[n][j] = V::load(sums_ + (base_ + i + n) * wide_ + e + 16 * j);
         for (int64_t t = all.begin; t < all.end; ++t) {
             const C* row = values + t * wide_ + e;
-            next.fetch(lines);
+            fetch<16 * E * sizeof(C)>(soon + (t * wide_ + e) * int64_t(sizeof(C)));
             typename V::Floats value[E];
             for (int j = 0; j < E; ++j) value[j] = V::load(row + 16 * j);
             for (int n = 0; n < N; ++n) {
@@ -356,7 +308,7 @@ class GroupAttention {
     }
 
     template <int N, int E>
-    void mix_bytes(const C* values, int64_t i, int64_t e, Ahead& next, int64_t lines) {
+    void mix_bytes(const C* values, int64_t i, int64_t e, const char* soon) {
         typename V::Ints high[N][E], low[N][E];
         for (int n = 0; n < N; ++n)
             for (int j = 0; j < E; ++j) {
@@ -366,8 +318,9 @@ class GroupAttention {
         for (int64_t t = 0; t < kTileTokens; t += 16)  // all of them: with a weight of 0 it does not matter what is there
 #pragma GCC unroll 4
             for (int f = 0; f < 4; ++f) {
-                const uint8_t* row = reinterpret_cast<const uint8_t*>(values) + ((t / 4 + f) * wide_ + e) * 4;
-                next.fetch(lines);
+                const int64_t place = ((t / 4 + f) * wide_ + e) * 4;
+                const uint8_t* row = reinterpret_cast<const uint8_t*>(values) + place;
+                fetch<64 * E>(soon + place);
                 typename V::Bytes value[E];
                 for (int j = 0; j < E; ++j) value[j] = V::whole(V::bytes(row + 64 * j));
                 for (int n = 0; n < N; ++n) {
@@ -384,6 +337,11 @@ class GroupAttention {
                 float* sum = sums_ + (base_ + i + n) * wide_ + e + 16 * j;
                 V::store(sum, V::fma(both, V::floats(weight_step_[i + n]), V::load(sum)));
             }
+    }
+
+    template <int Bytes>
+    static void fetch(const char* p) {
+        for (int at = 0; at < Bytes; at += 64) __builtin_prefetch(p + at, 0, 2);
     }
 
     const Heads& h_;
@@ -480,9 +438,8 @@ void window_typed(const WindowArguments& arg, const Team& team) {
                     seen[r] = {most_of(0, position + r - arg.window + 1 - t * kTileTokens),
                                least(kTileTokens, position + r + 1 - t * kTileTokens)};
                 const bool more = chunk.single() && t < last;  // else they are in the cache already
-                Ahead next;
-                if (more) next = Ahead(chunk.tile(t + 1), h, least(kTileTokens, position + 1 - (t + 1) * kTileTokens));
-                core.attend(0, chunk.tile(t), seen, next);
+                const Tile<C> tile = chunk.tile(t);
+                core.attend(0, tile, more ? chunk.tile(t + 1) : tile, seen);
             }
             core.finish(arg.out + (chunk.begin() + j) * h.heads * h.width, h.heads * h.width, group);
         }
@@ -497,41 +454,65 @@ void window_kernel(const WindowArguments& arg, const Team& team) {
     else window_typed<V, Code>(arg, team);
 }
 
+// Rows of one sequence and some groups, over all of its tokens.
+template <class V, class C>
+void attend_pages(GroupAttention<V, C>& core, const SharedArguments& arg, int64_t row, int64_t rows, int64_t group, int64_t count) {
+    const Heads& h = arg.heads;
+    const int64_t* table = arg.pages + arg.table_start[row];
+    int64_t most = 0;
+    for (int64_t r = 0; r < rows; ++r) most = most_of(most, arg.seen[row + r]);
+    const int64_t tiles = (most + kTileTokens - 1) / kTileTokens;
+    core.begin(arg.q + row * arg.q_stride, arg.q_stride, rows, group, count);
+    Tile<C> tile = tile_of<C>(arg.cache, h, table[0], group, 0);
+    for (int64_t t = 0; t < tiles; ++t) {
+        Seen seen[kMostQueries];
+        for (int64_t r = 0; r < rows; ++r) seen[r] = {0, least(kTileTokens, arg.seen[row + r] - t * kTileTokens)};
+        for (int64_t g = 0; g < count; ++g) {
+            const bool wraps = g + 1 == count, over = wraps && t + 1 == tiles;
+            const Tile<C> next = over ? tile : tile_of<C>(arg.cache, h, table[t + wraps], group + (wraps ? 0 : g + 1), 0);
+            core.attend(g, tile, next, seen);
+            tile = next;
+        }
+    }
+    core.finish(arg.out + row * h.heads * h.width, h.heads * h.width, group);
+}
+
+// Rows of queries that are computed one after the other, and the groups of heads of an item of work: those of a page lie
+// side by side, and who reads some of them tile by tile walks through memory in long runs. There are as few parts of the
+// groups as leave nobody waiting for the longest rows.
+struct SharedWork {
+    int64_t together, blocks, parts;
+
+    SharedWork(const SharedArguments& arg, int64_t together, int64_t threads)
+        : together(together), blocks((arg.rows + together - 1) / together) {
+        int64_t total = 0, most = 0;
+        for (int64_t block = 0; block < blocks; ++block) {
+            int64_t tokens = 0;
+            for (int64_t row = block * together; row < end(arg, block); ++row) tokens += arg.seen[row];
+            total += tokens;
+            most = most_of(most, tokens);
+        }
+        const int64_t items = threads > 1 ? 2 * threads : 1;
+        parts = most_of(1, least(arg.heads.groups(), total ? (items * most + total - 1) / total : 1));
+    }
+
+    int64_t end(const SharedArguments& arg, int64_t block) const { return least(arg.rows, (block + 1) * together); }
+};
+
 template <class V, class C>
 void shared_typed(const SharedArguments& arg, const Team& team) {
     const Heads& h = arg.heads;
     GroupAttention<V, C> core(h);
-    const int64_t together = core.most_rows(), blocks = (arg.rows + together - 1) / together, groups = h.groups();
-    // The groups of a page lie side by side: who reads some of them, tile by tile, walks through memory in long runs.
-    const int64_t parts = least(groups, blocks >= team.count ? 1 : (team.count + blocks - 1) / blocks);
-    one_by_one(team, blocks * parts, [&](int64_t item) {
-        const int64_t part = item % parts, last = (part + 1) * groups / parts, end = least(arg.rows, (item / parts + 1) * together);
-        for (int64_t row = item / parts * together; row < end;) {
+    const SharedWork work(arg, core.most_rows(), team.count);
+    one_by_one(team, work.blocks * work.parts, [&](int64_t item) {
+        const int64_t block = item / work.parts, part = item % work.parts, end = work.end(arg, block);
+        const int64_t first = part * h.groups() / work.parts, last = (part + 1) * h.groups() / work.parts;
+        for (int64_t row = block * work.together; row < end;) {
             int64_t rows = 1;  // those of one sequence
             while (row + rows < end && arg.table_start[row + rows] == arg.table_start[row]) ++rows;
-            const int64_t* table = arg.pages + arg.table_start[row];
-            int64_t most = 0;
-            for (int64_t r = 0; r < rows; ++r) most = most_of(most, arg.seen[row + r]);
-            const int64_t tiles = (most + kTileTokens - 1) / kTileTokens;
-            for (int64_t group = part * groups / parts; group < last;) {
-                const int64_t count = least(last - group, core.most_groups(rows));
-                core.begin(arg.q + row * arg.q_stride, arg.q_stride, rows, group, count);
-                Tile<C> tile = tile_of<C>(arg.cache, h, table[0], group, 0);
-                for (int64_t t = 0; t < tiles; ++t) {
-                    Seen seen[kMostQueries];
-                    for (int64_t r = 0; r < rows; ++r) seen[r] = {0, least(kTileTokens, arg.seen[row + r] - t * kTileTokens)};
-                    for (int64_t g = 0; g < count; ++g) {
-                        const bool across = g + 1 == count, more = !across || t + 1 < tiles;
-                        const Tile<C> then = !more ? tile : tile_of<C>(arg.cache, h, table[t + across], group + (across ? 0 : g + 1), 0);
-                        Ahead next;
-                        if (more) next = Ahead(then, h, least(kTileTokens, most - (t + across) * kTileTokens));
-                        core.attend(g, tile, seen, next);
-                        tile = then;
-                    }
-                }
-                core.finish(arg.out + row * h.heads * h.width, h.heads * h.width, group);
-                group += count;
-            }
+            const int64_t most_groups = core.most_groups(rows);
+            for (int64_t group = first; group < last; group += most_groups)
+                attend_pages(core, arg, row, rows, group, least(last - group, most_groups));
             row += rows;
         }
     });
