@@ -1,6 +1,7 @@
 """`sambay bench`: tables, lines of JSON, plots, and one sentence for whatever is wrong."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -151,6 +152,17 @@ def test_threads(sambay, checkpoint):
     finally:
         if before is not None:
             native.set_threads(before)
+
+
+@pytest.mark.parametrize("option", ["--save", "--plot"])
+def test_a_file_that_cannot_be_changed_is_found_out_before_the_work(sambay, tmp_path, monkeypatch, option):
+    path = tmp_path / "locked.png"
+    path.write_text("{}")
+    able = os.access  # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda one, mode: (one, mode) != (path, os.W_OK) and able(one, mode))
+    monkeypatch.setattr("sambay.bench.models.locate", lambda *_: pytest.fail("too late"))
+    result = sambay("bench", "decode", option, path)
+    assert (result.status, result.out, result.err) == (1, "", f"error: {path}: not writable\n")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
+from sambay.errors import BackendError
 from sambay.model import SambaY
+from sambay.ops import native
 from sambay.quant.formats import HEAD_FORMAT, QuantFormat
 
 
@@ -107,6 +109,21 @@ def test_what_cannot_go_together(sambay, checkpoint, tmp_path):
     check(sambay("quantize", "--random", "huge", *out), "there is no preset 'huge'")
     check(sambay("quantize", tmp_path / "nope", *out), "does not exist")
     check(sambay("quantize", checkpoint, "-o", tmp_path.parent), "exists and is not empty")
+
+
+def test_what_the_report_needs_is_there_before_the_work(sambay, wordless, tmp_path):
+    check(sambay("quantize", wordless, "-o", tmp_path / "out", "--report"), "tokenizer.json does not exist")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_instruction_set_that_is_not_there_is_refused_before_the_work(sambay, checkpoint, tmp_path, monkeypatch):
+    def refuse():
+        raise BackendError("SAMBAY_ISA=amx cannot run here")
+
+    monkeypatch.setattr(native, "available", refuse)
+    for options in ((), ("--threads", "1")):
+        check(sambay("quantize", checkpoint, "-o", tmp_path / "out", *options), "SAMBAY_ISA=amx cannot run here")
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_has_examples(sambay):
