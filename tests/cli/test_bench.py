@@ -106,6 +106,16 @@ def test_the_bundled_model_and_another_dtype(sambay):
     assert "; on torch (" in result.out
 
 
+def test_what_keys_and_values_are_kept_in(sambay, checkpoint):
+    moved = {}
+    for kept in ("auto", "int8"):
+        options = (*SMALL["decode"], "--kv-cache-dtype", kept, "--json")
+        found = json.loads(sambay("bench", "decode", checkpoint, *options).out)
+        moved[found["model"]["kv_cache_dtype"]] = found["results"][1]["bytes"]["shared"]
+    # a key and a value of two heads of 16, and a scale of two bytes for each head's key and each pair's value
+    assert moved["int8"] * 4 * 64 == moved["float32"] * (64 + 2 * 2 + 2 * 1)
+
+
 def test_what_is_measured_by_default_fits_the_context(sambay, checkpoint, monkeypatch):
     few = ("--tokens", "1", "--rounds", "1", "--json")
     found = json.loads(sambay("bench", "decode", checkpoint, "--batch", "1", *few).out)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from sambay.errors import BackendError
+from sambay.eval import problems
 from sambay.model import SambaY
 from sambay.ops import native
 from sambay.quant.formats import HEAD_FORMAT, QuantFormat
+from sambay.quant.stored import is_quantised
 
 
 def check(result, words, status=1):
@@ -46,10 +48,24 @@ def test_gptq_and_the_report(sambay, checkpoint, tmp_path):
     assert found["output_error"] < 0.02
     divergence = found["report"]["divergence"]
     assert divergence["tokens"] > 50
-    assert 0 <= divergence["kl_mean"] <= divergence["kl_p99"] <= divergence["kl_max"] < 0.01
+    assert 0 < divergence["kl_mean"] <= divergence["kl_p99"] <= divergence["kl_max"] < 0.01
     assert divergence["perplexity"] == pytest.approx(divergence["reference_perplexity"], rel=0.02)
     assert set(found["report"]["accuracy"]) == {"original", "quantised"}
     assert found["report"]["accuracy"]["quantised"]["count"] == 2
+
+
+def test_the_report_is_of_both_models(sambay, checkpoint, tmp_path, monkeypatch):
+    out, solved = tmp_path / "a", []
+    plainly = problems.evaluate_problems
+
+    def watched(llm, *rest, **options):
+        solved.append((llm.directory, is_quantised(llm.model)))
+        return plainly(llm, *rest, **options)
+
+    monkeypatch.setattr(problems, "evaluate_problems", watched)
+    options = ("--report", "--problems", "1", "--max-tokens", "2", "--report-tokens", "100")
+    assert sambay("quantize", checkpoint, "-o", out, *options).status == 0
+    assert solved == [(checkpoint, False), (out, True)]
 
 
 def test_the_table(sambay, checkpoint, tmp_path):

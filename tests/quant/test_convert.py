@@ -137,6 +137,7 @@ def test_gptq_computes_better_and_rounds_worse(random_model, tmp_path):
     assert found["gptq"].output_error < 0.9 * found["mse"].output_error
     assert found["mse"].output_error < found["rtn"].output_error
     assert found["mse"].weight_error < found["rtn"].weight_error
+    assert found["gptq"].errors["embedding"] == found["mse"].errors["embedding"] != found["rtn"].errors["embedding"]
     assert set(found["gptq"].errors) == set(stored.quantisable(model))
     json.dumps(found["gptq"].to_dict())
 
