@@ -1,6 +1,7 @@
 """`sambay bench`: tables, lines of JSON, plots, and one sentence for whatever is wrong."""
 
 import json
+import mmap
 import os
 import sys
 
@@ -114,6 +115,14 @@ def test_what_keys_and_values_are_kept_in(sambay, checkpoint):
         moved[found["model"]["kv_cache_dtype"]] = found["results"][1]["bytes"]["shared"]
     # a key and a value of two heads of 16, and a scale of two bytes for each head's key and each pair's value
     assert moved["int8"] * 4 * 64 == moved["float32"] * (64 + 2 * 2 + 2 * 1)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="a system without large pages")
+@pytest.mark.parametrize(("option", "copied"), [("--mmap", False), ("--no-mmap", True)])
+def test_weights_in_large_pages(sambay, tmp_path, monkeypatch, option, copied):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = json.loads(sambay("bench", "decode", "random:tiny:4", *SMALL["decode"], option, "--json").out)
+    assert found["model"]["large_pages"] is copied
 
 
 def test_what_is_measured_by_default_fits_the_context(sambay, checkpoint, monkeypatch):

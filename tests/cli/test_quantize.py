@@ -9,6 +9,8 @@ from sambay.errors import BackendError
 from sambay.eval import problems
 from sambay.model import SambaY
 from sambay.ops import native
+from sambay.quant import convert
+from sambay.quant.calibrate import Calibration
 from sambay.quant.formats import HEAD_FORMAT, QuantFormat
 from sambay.quant.stored import is_quantised
 
@@ -84,8 +86,9 @@ def test_random_weights(sambay, tmp_path):
     for name in "ab":
         result = sambay("quantize", "--random", "tiny", "--seed", "3", "-o", tmp_path / name, "--bits", "8")
         assert result.status == 0, result.err
-    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
-    assert first == second
+    assert sambay("quantize", "--random", "tiny", "--seed", "4", "-o", tmp_path / "c", "--bits", "8").status == 0
+    first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert first == second != other
     assert SambaY.from_pretrained(tmp_path / "a")(torch.arange(5)).isfinite().all()
 
 
@@ -94,6 +97,33 @@ def test_the_usual_formats(sambay, checkpoint, tmp_path):
     found = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert QuantFormat(found["head_bits"], found["head_group"]) == HEAD_FORMAT
     assert (found["bits"], found["group"]) == (4, 32)
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "random"])
+def test_other_formats(sambay, checkpoint, tmp_path, source):
+    model = (checkpoint,) if source == "checkpoint" else ("--random", "tiny")
+    formats = ("--bits", "8", "--group", "64", "--head-bits", "4", "--head-group", "64", "--method", "rtn")
+    assert sambay("quantize", *model, "-o", tmp_path / "out", *formats).status == 0
+    found = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert {name: found[name] for name in ("bits", "group", "head_bits", "head_group")} == {
+        "bits": 8, "group": 64, "head_bits": 4, "head_group": 64,
+    }  # fmt: skip
+
+
+def test_how_much_text_is_read(sambay, checkpoint, tmp_path, monkeypatch):
+    text, read = tmp_path / "text.txt", []
+    text.write_text("What is 3 + 4? It is 7. " * 100)
+
+    class Watched(Calibration):
+        def __init__(self, model, documents):
+            read.append(sum(map(len, documents)))
+            super().__init__(model, documents)
+
+    monkeypatch.setattr(convert, "Calibration", Watched)
+    for place, source in enumerate((text, "problems")):
+        options = ("--method", "rtn", "--calibration", source, "--calibration-tokens", "150")
+        assert sambay("quantize", checkpoint, "-o", tmp_path / str(place), *options).status == 0
+    assert read == [150, 150]
 
 
 @pytest.mark.parametrize(
