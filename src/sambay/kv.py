@@ -80,7 +80,12 @@ def entry_bytes(kv_heads: int, width: int, maps: int, dtype: torch.dtype) -> int
         width: dh.
         maps: 2 in differential attention, else 1.
         dtype: of the elements.
+
+    Raises:
+        ConfigError: heads that cannot be kept so.
     """
+    if dtype is torch.int8 and width % 4:
+        raise ConfigError(f"a cache of int8 needs heads of a width that 4 divides, not {width}: take bfloat16")
     scales = 2 * (kv_heads + kv_heads // maps) if dtype is torch.int8 else 0
     return 2 * kv_heads * width * dtype.itemsize + scales
 
@@ -122,9 +127,8 @@ class KVTiles:
         kv_heads, width = heads
         groups, tiles, wide = kv_heads // maps, tokens // TILE, maps * width
         self.dtype, self.tokens, self.maps, self.heads = dtype, tokens, maps, heads
+        entry_bytes(kv_heads, width, maps, dtype)  # refuses what cannot be
         if dtype is torch.int8:
-            if width % 4:
-                raise ConfigError(f"a cache of int8 needs heads of a width that 4 divides, not {width}: take bfloat16")
             self.keys = _zeros((pages, kv_heads, tiles, width // 4, TILE, 4), torch.uint8, device)
             self.values = _zeros((pages, groups, tokens // 4, wide, 4), torch.uint8, device)
             self.key_scales = _zeros((pages, kv_heads, tokens), torch.float16, device)

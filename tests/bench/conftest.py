@@ -21,7 +21,7 @@ def untied():
 
 @pytest.fixture(scope="session")
 def packed(tiny, tmp_path_factory):
-    """Of 4 bits, the embedding of 8."""
+    """Of 4 bits, the embedding of 6."""
     directory = tmp_path_factory.mktemp("bench") / "packed"
     quantize(tiny, directory)
     return SambaY.from_pretrained(directory)

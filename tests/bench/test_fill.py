@@ -7,11 +7,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from helpers import text
 from sambay.bench import fill
 from sambay.bench.fill import check_context, fill_state
+from sambay.config import preset
 from sambay.errors import ConfigError, ContextError
+from sambay.model import SambaY
 from sambay.ops import backend, native
 from sambay.ops.backend import using
 
-DEPTHS = [0, 5, 15, 16, 63, 64, 130]
+DEPTHS = [0, 5, 15, 16, 63, 64, 130, 2048]
 
 
 class Calls(TorchDispatchMode):
@@ -105,6 +107,16 @@ def test_states_hold_random_numbers(tiny):
             assert torch.equal(first, second)
     assert pool.shared.tiles.keys.std() > 0.4
     assert pool.shared.tiles.values.std() > 0.4
+
+
+def test_a_cache_of_bytes_holds_random_ones():
+    model = SambaY.random(preset("tiny"))
+    model.cache_dtype = "int8"
+    tiles = fill_state(model, 2, 70).pool.shared.tiles
+    for codes in (tiles.keys, tiles.values):
+        assert codes.float().std() > 60  # evenly from 0 to 255
+    assert tiles.key_scales.isfinite().all()
+    assert tiles.key_scales.float().std() > 0.4
 
 
 def test_what_does_not_fit(tiny, monkeypatch):

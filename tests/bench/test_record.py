@@ -1,6 +1,7 @@
 """What is kept of a run, the models with random weights, and the plots."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -78,6 +79,21 @@ def test_random_models_are_made_once(tmp_path, monkeypatch):
     assert about["random"]
     assert about["dtype"] == "float32"
     assert about["bytes"] < 4 * about["parameters"] / 2  # rows of 64 weights are padded to 256
+
+
+def test_random_models_that_two_make_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
+    made = locate("random:tiny")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    came = []
+
+    def another(*_):
+        if not came:
+            came.append(shutil.copytree(made, tmp_path / "b" / made.relative_to(tmp_path / "a")))
+
+    found = locate("random:tiny", another)
+    assert [found] == came
+    assert [path.name for path in found.parent.iterdir()] == [found.name]
 
 
 def test_the_bundled_model():

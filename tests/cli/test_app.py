@@ -1,5 +1,6 @@
 """The program as a whole: help, version, start-up, interruption, a reader that goes away."""
 
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from sambay._version import __version__
 from sambay.cli import app as module
 from sambay.cli.interrupt import deferred_interrupt
+from sambay.errors import ConfigError
 
 COMMANDS = ["generate", "chat", "info", "train", "eval", "bench"]
 
@@ -99,3 +101,27 @@ def test_the_first_interrupt_is_a_request_and_the_second_a_demand():
             signal.raise_signal(signal.SIGINT)
     assert told == [1]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["generate", "-p", "3 + 4"], ["chat"], ["eval"], ["batch", "REQUESTS", "-o", "OUT"]],
+    ids=lambda one: one[0],
+)
+def test_what_every_command_asks_of_a_model(sambay, checkpoint, tmp_path, monkeypatch, command):
+    asked = {}
+
+    def refuse(model, **options):
+        asked.update(options, model=model)
+        raise ConfigError("this is far enough")
+
+    monkeypatch.setattr("sambay.engine.LLM", refuse)
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/completions", "body": {"model": "m", "prompt": "3"}}
+    (tmp_path / "requests").write_text(json.dumps(line) + "\n")
+    places = {"REQUESTS": tmp_path / "requests", "OUT": tmp_path / "out"}
+    typed = [places.get(word, word) for word in command]
+    typed += ["--model", checkpoint] if command[0] == "batch" else [checkpoint]
+    result = sambay(*typed, "--kv-cache-dtype", "int8", "--no-mmap", "--dtype", "float32")
+    assert result.err == "error: this is far enough\n"
+    assert str(asked["model"]) == str(checkpoint)
+    assert (asked["kv_cache_dtype"], asked["mmap"], asked["dtype"]) == ("int8", False, "float32")

@@ -1,6 +1,8 @@
 """`sambay bench`: tables, lines of JSON, plots, and one sentence for whatever is wrong."""
 
 import json
+import mmap
+import os
 import sys
 
 import pytest
@@ -105,6 +107,24 @@ def test_the_bundled_model_and_another_dtype(sambay):
     assert "; on torch (" in result.out
 
 
+def test_what_keys_and_values_are_kept_in(sambay, checkpoint):
+    moved = {}
+    for kept in ("auto", "int8"):
+        options = (*SMALL["decode"], "--kv-cache-dtype", kept, "--json")
+        found = json.loads(sambay("bench", "decode", checkpoint, *options).out)
+        moved[found["model"]["kv_cache_dtype"]] = found["results"][1]["bytes"]["shared"]
+    # a key and a value of two heads of 16, and a scale of two bytes for each head's key and each pair's value
+    assert moved["int8"] * 4 * 64 == moved["float32"] * (64 + 2 * 2 + 2 * 1)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="a system without large pages")
+@pytest.mark.parametrize(("option", "copied"), [("--mmap", False), ("--no-mmap", True)])
+def test_weights_in_large_pages(sambay, tmp_path, monkeypatch, option, copied):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = json.loads(sambay("bench", "decode", "random:tiny:4", *SMALL["decode"], option, "--json").out)
+    assert found["model"]["large_pages"] is copied
+
+
 def test_what_is_measured_by_default_fits_the_context(sambay, checkpoint, monkeypatch):
     few = ("--tokens", "1", "--rounds", "1", "--json")
     found = json.loads(sambay("bench", "decode", checkpoint, "--batch", "1", *few).out)
@@ -151,6 +171,17 @@ def test_threads(sambay, checkpoint):
     finally:
         if before is not None:
             native.set_threads(before)
+
+
+@pytest.mark.parametrize("option", ["--save", "--plot"])
+def test_a_file_that_cannot_be_changed_is_found_out_before_the_work(sambay, tmp_path, monkeypatch, option):
+    path = tmp_path / "locked.png"
+    path.write_text("{}")
+    able = os.access  # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda one, mode: (one, mode) != (path, os.W_OK) and able(one, mode))
+    monkeypatch.setattr("sambay.bench.models.locate", lambda *_: pytest.fail("too late"))
+    result = sambay("bench", "decode", option, path)
+    assert (result.status, result.out, result.err) == (1, "", f"error: {path}: not writable\n")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """`sambay info`: of a directory, of a preset, and without reading weights."""
 
+import dataclasses
 import json
 
 import pytest
 
 from sambay.cli import info as module
 from sambay.config import PRESETS, preset
+from sambay.model import SambaY
+from sambay.quant.convert import quantize
 
 
 def report(result):
@@ -55,6 +58,29 @@ def test_the_page_of_a_checkpoint(sambay, checkpoint, wordless):
         assert f"\n{title}" in text
     assert "<|endoftext|> 0" in text
     assert "prompts are token ids" in sambay("info", wordless).out
+
+
+@pytest.mark.parametrize("kept", ["auto", "float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("quantised", [False, True])
+def test_sizes_of_states_are_those_of_a_pool(sambay, checkpoint, tmp_path, kept, quantised):
+    directory = checkpoint
+    if quantised:
+        directory = tmp_path / "small"
+        quantize(checkpoint, directory, method="rtn")
+    found = report(sambay("info", directory, "--kv-cache-dtype", kept, "--json"))["state"]
+    pool = SambaY.from_pretrained(directory).new_state(tokens=4096, cache_dtype=None if kept == "auto" else kept)
+    assert found["total by context"]["4096"] == pool.nbytes
+    assert found["cache dtype"] == str(pool.cache_dtype).removeprefix("torch.")
+    if kept == "auto":
+        assert found["cache dtype"] == ("bfloat16" if quantised else "float32")
+
+
+def test_sizes_of_a_cache_that_cannot_be_are_not_told(sambay, checkpoint, tmp_path):
+    odd = dataclasses.replace(preset("tiny"), head_dim=18)
+    SambaY.random(odd).save_pretrained(tmp_path / "odd")
+    result = sambay("info", tmp_path / "odd", "--kv-cache-dtype", "int8")
+    assert result.status == 1
+    assert result.err == "error: a cache of int8 needs heads of a width that 4 divides, not 18: take bfloat16\n"
 
 
 def test_no_weight_is_read(sambay, checkpoint, monkeypatch):

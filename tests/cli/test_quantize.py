@@ -5,8 +5,14 @@ import json
 import pytest
 import torch
 
+from sambay.errors import BackendError
+from sambay.eval import problems
 from sambay.model import SambaY
+from sambay.ops import native
+from sambay.quant import convert
+from sambay.quant.calibrate import Calibration
 from sambay.quant.formats import HEAD_FORMAT, QuantFormat
+from sambay.quant.stored import is_quantised
 
 
 def check(result, words, status=1):
@@ -44,10 +50,24 @@ def test_gptq_and_the_report(sambay, checkpoint, tmp_path):
     assert found["output_error"] < 0.02
     divergence = found["report"]["divergence"]
     assert divergence["tokens"] > 50
-    assert 0 <= divergence["kl_mean"] <= divergence["kl_p99"] <= divergence["kl_max"] < 0.01
+    assert 0 < divergence["kl_mean"] <= divergence["kl_p99"] <= divergence["kl_max"] < 0.01
     assert divergence["perplexity"] == pytest.approx(divergence["reference_perplexity"], rel=0.02)
     assert set(found["report"]["accuracy"]) == {"original", "quantised"}
     assert found["report"]["accuracy"]["quantised"]["count"] == 2
+
+
+def test_the_report_is_of_both_models(sambay, checkpoint, tmp_path, monkeypatch):
+    out, solved = tmp_path / "a", []
+    plainly = problems.evaluate_problems
+
+    def watched(llm, *rest, **options):
+        solved.append((llm.directory, is_quantised(llm.model)))
+        return plainly(llm, *rest, **options)
+
+    monkeypatch.setattr(problems, "evaluate_problems", watched)
+    options = ("--report", "--problems", "1", "--max-tokens", "2", "--report-tokens", "100")
+    assert sambay("quantize", checkpoint, "-o", out, *options).status == 0
+    assert solved == [(checkpoint, False), (out, True)]
 
 
 def test_the_table(sambay, checkpoint, tmp_path):
@@ -66,8 +86,9 @@ def test_random_weights(sambay, tmp_path):
     for name in "ab":
         result = sambay("quantize", "--random", "tiny", "--seed", "3", "-o", tmp_path / name, "--bits", "8")
         assert result.status == 0, result.err
-    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
-    assert first == second
+    assert sambay("quantize", "--random", "tiny", "--seed", "4", "-o", tmp_path / "c", "--bits", "8").status == 0
+    first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert first == second != other
     assert SambaY.from_pretrained(tmp_path / "a")(torch.arange(5)).isfinite().all()
 
 
@@ -76,6 +97,33 @@ def test_the_usual_formats(sambay, checkpoint, tmp_path):
     found = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert QuantFormat(found["head_bits"], found["head_group"]) == HEAD_FORMAT
     assert (found["bits"], found["group"]) == (4, 32)
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "random"])
+def test_other_formats(sambay, checkpoint, tmp_path, source):
+    model = (checkpoint,) if source == "checkpoint" else ("--random", "tiny")
+    formats = ("--bits", "8", "--group", "64", "--head-bits", "4", "--head-group", "64", "--method", "rtn")
+    assert sambay("quantize", *model, "-o", tmp_path / "out", *formats).status == 0
+    found = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert {name: found[name] for name in ("bits", "group", "head_bits", "head_group")} == {
+        "bits": 8, "group": 64, "head_bits": 4, "head_group": 64,
+    }  # fmt: skip
+
+
+def test_how_much_text_is_read(sambay, checkpoint, tmp_path, monkeypatch):
+    text, read = tmp_path / "text.txt", []
+    text.write_text("What is 3 + 4? It is 7. " * 100)
+
+    class Watched(Calibration):
+        def __init__(self, model, documents):
+            read.append(sum(map(len, documents)))
+            super().__init__(model, documents)
+
+    monkeypatch.setattr(convert, "Calibration", Watched)
+    for place, source in enumerate((text, "problems")):
+        options = ("--method", "rtn", "--calibration", source, "--calibration-tokens", "150")
+        assert sambay("quantize", checkpoint, "-o", tmp_path / str(place), *options).status == 0
+    assert read == [150, 150]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +155,21 @@ def test_what_cannot_go_together(sambay, checkpoint, tmp_path):
     check(sambay("quantize", "--random", "huge", *out), "there is no preset 'huge'")
     check(sambay("quantize", tmp_path / "nope", *out), "does not exist")
     check(sambay("quantize", checkpoint, "-o", tmp_path.parent), "exists and is not empty")
+
+
+def test_what_the_report_needs_is_there_before_the_work(sambay, wordless, tmp_path):
+    check(sambay("quantize", wordless, "-o", tmp_path / "out", "--report"), "tokenizer.json does not exist")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_instruction_set_that_is_not_there_is_refused_before_the_work(sambay, checkpoint, tmp_path, monkeypatch):
+    def refuse():
+        raise BackendError("SAMBAY_ISA=amx cannot run here")
+
+    monkeypatch.setattr(native, "available", refuse)
+    for options in ((), ("--threads", "1")):
+        check(sambay("quantize", checkpoint, "-o", tmp_path / "out", *options), "SAMBAY_ISA=amx cannot run here")
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_has_examples(sambay):

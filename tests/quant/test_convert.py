@@ -3,7 +3,11 @@
 import dataclasses
 import json
 import mmap
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,6 +137,7 @@ def test_gptq_computes_better_and_rounds_worse(random_model, tmp_path):
     assert found["gptq"].output_error < 0.9 * found["mse"].output_error
     assert found["mse"].output_error < found["rtn"].output_error
     assert found["mse"].weight_error < found["rtn"].weight_error
+    assert found["gptq"].errors["embedding"] == found["mse"].errors["embedding"] != found["rtn"].errors["embedding"]
     assert set(found["gptq"].errors) == set(stored.quantisable(model))
     json.dumps(found["gptq"].to_dict())
 
@@ -232,6 +237,43 @@ def test_an_interrupt_leaves_what_was_there(random_model, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").stat().st_mode & 0o077 == (
         (tmp_path / "out" / "config.json").stat().st_mode & 0o077
     )
+
+
+def test_an_empty_directory_is_filled_and_not_replaced(random_model, tmp_path, monkeypatch):
+    """It may be where a disk is mounted, or the only place that this user can write to."""
+    out = tmp_path / "out"
+    out.mkdir()
+    before, order = out.stat().st_ino, []
+    rename = Path.rename
+
+    def watched(path, target):
+        order.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    quantize(random_model(), out)
+    assert out.stat().st_ino == before
+    assert order == ["model.safetensors", "config.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "model.safetensors", "out"]
+    SambaY.from_pretrained(out)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are not asked for elsewhere")
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_killed_run_has_left_is_removed(random_model, tmp_path, there):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    out = tmp_path / "out"
+    place = out if there else tmp_path
+    place.mkdir(exist_ok=True)
+    gone = place / f".out.{ended.pid}-01234567.tmp"
+    kept = [tmp_path / f".out.{os.getpid()}-01234567.tmp", tmp_path / f".other.{ended.pid}-01234567.tmp"]
+    for path in (gone, *kept):
+        path.mkdir()
+        (path / "model.safetensors").write_text("half of it")
+    quantize(random_model(), out)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, out])
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_a_full_directory_is_refused_before_the_work(random_model, tmp_path, monkeypatch):
@@ -352,7 +394,12 @@ DAMAGES = {
         lambda copy: change_metadata(copy, describe(version=3)),
         "has version 3 of the quantised format, this sambay reads 2: update sambay",
     ),
+    "nested without end": (
+        lambda copy: change_metadata(copy, lambda m: m.update(sambay_quantisation="[" * 100_000)),
+        "does not say how it is quantised",
+    ),
     "bits": (lambda copy: change_metadata(copy, describe_one(bits=3)), "describes model.layers.1.mlp.fc1 wrongly"),
+    "bits, a fraction": (lambda copy: change_metadata(copy, describe_one(bits=4.0)), "wrongly (bits is 4.0"),
     "group": (lambda copy: change_metadata(copy, describe_one(group=64)), "model.layers.1.mlp.fc1.packed"),
     "name": (
         lambda copy: change_metadata(copy, describe(tensors={"model.layers.1.mlp.fc9": {}})),

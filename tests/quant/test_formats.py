@@ -115,6 +115,7 @@ def test_padding_is_zero(format):
         (4, 16, "group is 16: it must be one of 32, 64, 128"),
         (True, 32, "bits is True"),
         ("4", 32, "bits is '4'"),
+        (4.0, 32, "bits is 4.0"),
     ],
 )
 def test_wrong_formats(bits, group, words):

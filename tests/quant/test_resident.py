@@ -47,7 +47,7 @@ def test_when_a_copy_is_made(directories, monkeypatch):
     assert not make_resident(model)  # too small to matter
     assert not make_resident(model, False)
     monkeypatch.setattr(resident, "_WORTH_IT", total // 2)
-    monkeypatch.setattr(resident, "free_memory", lambda: total)
+    monkeypatch.setattr(resident, "free_memory", lambda: 2 * total)  # plain matrices, too, are copied
     assert not make_resident(model)  # too little memory
     monkeypatch.setattr(resident, "free_memory", lambda: None)
     assert not make_resident(model)  # nobody knows

@@ -115,7 +115,11 @@ def _random(name: str, body: QuantFormat, progress: Callable[[int, int], None] |
         cache_directory() / "random" / f"{name}-{body.bits}bit-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
     )
     if not (directory / "config.json").is_file():
-        random_quantised(config, body, directory, _SEED, progress=progress)
+        try:
+            random_quantised(config, body, directory, _SEED, progress=progress)
+        except CheckpointError:
+            if not (directory / "config.json").is_file():  # else another process has made the same meanwhile
+                raise
     return directory
 
 

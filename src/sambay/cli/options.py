@@ -191,10 +191,15 @@ Threads = Annotated[
 
 
 def apply_threads(threads: int | None) -> None:
-    """Use so many CPU threads, in torch and in the compiled kernels; None leaves their own choices."""
-    if threads is not None:
-        from sambay.ops import backend
+    """Use so many CPU threads, in torch and in the compiled kernels; None leaves their own choices.
 
+    Raises:
+        BackendError: SAMBAY_ISA names an instruction set that cannot be used: said now, not after hours of work.
+    """
+    from sambay.ops import backend, native
+
+    native.available()
+    if threads is not None:
         backend.use_threads(threads)
 
 
@@ -287,16 +292,17 @@ def read_text(read: Callable[[], str]) -> str:
 
 
 def writable(path: Path) -> Path:
-    """The path, if a file can be made there: found out before the work, not after it.
+    """The path, if a file can be made or changed there: found out before the work, not after it.
 
     Raises:
-        OSError: its directory is missing or not writable.
+        OSError: it is a directory or not writable, or its directory is missing or not writable.
     """
     parent = path.parent
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a directory, a file name is needed", str(path))
     if not parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such directory", str(parent))
-    if not os.access(parent, os.W_OK):
-        raise PermissionError(errno.EACCES, "not writable", str(parent))
+    for one in (parent, path):
+        if one.exists() and not os.access(one, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable", str(one))
     return path

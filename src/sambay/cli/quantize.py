@@ -109,6 +109,8 @@ def quantize(
     from sambay import hub
 
     directory = hub.bundled_model() if model is None else hub.resolve(model)
+    if report:
+        _tokenizer(directory)  # whether there is one, before the work
     documents = None
     if method == "gptq" or calibration is not None:
         documents = _calibration(directory, calibration, calibration_tokens)

@@ -53,10 +53,10 @@ except ModuleNotFoundError:
 except ImportError as error:
     _missing = f"the compiled kernels cannot be loaded ({error}); run {_AGAIN}"
 else:
-    if _native.INTERFACE != INTERFACE:
+    _its = getattr(_native, "INTERFACE", None)
+    if _its != INTERFACE:
         _missing = (
-            f"the compiled kernels are of another version of sambay (interface {_native.INTERFACE}, not {INTERFACE}); "
-            f"run {_AGAIN}"
+            f"the compiled kernels are of another version of sambay (interface {_its}, not {INTERFACE}); run {_AGAIN}"
         )
 
 

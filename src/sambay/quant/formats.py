@@ -86,7 +86,7 @@ class QuantFormat:
 
     def __post_init__(self) -> None:
         for name, value, choices in (("bits", self.bits, BITS), ("group", self.group, GROUPS)):
-            if isinstance(value, bool) or value not in choices:
+            if type(value) is not int or value not in choices:  # neither True nor 4.0, which no size can be
                 raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(map(str, choices))}")
 
     @property

@@ -8,9 +8,11 @@ memory when it is mapped: the kernels read it where it lies. docs/quantised-form
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +44,7 @@ _METHOD = "sambay"
 _KEY = "sambay_quantisation"
 _KINDS = (QuantLinear, QuantEmbedding)
 _MATRICES = frozenset(("in_proj", "out_proj", "Wqkv", "fc1", "fc2"))
+_LEFTOVER = re.compile(r"\.([0-9]+)-[0-9a-f]{8}\.tmp")
 _WORDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8",
 }  # fmt: skip
@@ -189,7 +192,7 @@ def _read(directory: Path) -> dict[str, tuple[QuantFormat, tuple[int, int]]]:
     try:
         values = json.loads((metadata or {})[_KEY])
         version, entries = values["version"], values["tensors"].items()
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(
             f"{path} does not say how it is quantised although config.json says that it is: copy it again, or "
             "quantise the original again"
@@ -239,30 +242,36 @@ def _sizes(model: nn.Module, formats: Mapping[str, QuantFormat]) -> dict[str, tu
 
 @contextlib.contextmanager
 def new_directory(directory: Path, nbytes: int) -> Iterator[Path]:
-    """A directory that comes into being whole, by one rename, or not at all.
+    """A checkpoint's directory that comes into being whole, by one rename, or not at all.
+
+    One that is there is filled when all is written, `config.json` last: it may be where a disk is mounted, or all that
+    this user can write to, and be neither replaced nor have a neighbour.
 
     Args:
-        directory: must not exist, or be empty; its parent is made.
+        directory: must not exist, or be empty but for what a run that was killed has left; its parent is made.
         nbytes: what will be written, roughly; found not to fit before the work, not after it.
 
     Yields:
-        A temporary directory beside it, to be filled.
+        A temporary directory within it or beside it, to be filled.
 
     Raises:
         CheckpointError: it holds something, cannot be written, or the disk is too small.
     """
     directory = directory.absolute()  # "." has no name
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    there = directory.is_dir()
+    place = directory if there else directory.parent
+    temporary = place / f".{directory.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
-        if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        if directory.is_symlink() or (directory.exists() and not there):
             raise CheckpointError(f"{directory} exists and is not a directory: choose another name")
-        if directory.is_dir() and any(directory.iterdir()):
+        _remove_leftovers(place, directory.name)
+        if there and any(directory.iterdir()):
             raise CheckpointError(f"{directory} exists and is not empty: choose another directory, or remove it")
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(directory.parent).free
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free
         if free < nbytes:
             raise CheckpointError(
-                f"{directory} needs {nbytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: make room or choose "
+                f"{directory} needs {nbytes / 1e9:.3g} GB and {free / 1e9:.3g} GB are free: make room or choose "
                 "another disk"
             )
         temporary.mkdir()
@@ -270,15 +279,38 @@ def new_directory(directory: Path, nbytes: int) -> Iterator[Path]:
         for path in temporary.iterdir():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        if directory.is_dir():
-            directory.rmdir()
-        temporary.rename(directory)
+        if there:
+            for path in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
+                path.rename(directory / path.name)
+        else:
+            temporary.rename(directory)
     except OSError as error:
         raise CheckpointError(
             f"{directory} cannot be written ({error}): make room or choose another directory"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(place: Path, name: str) -> None:
+    """Remove the temporary directories of runs that were killed; those that still run keep theirs."""
+    for path in place.glob(f".{glob.escape(name)}.*.tmp"):
+        found = _LEFTOVER.fullmatch(path.name.removeprefix(f".{name}"))
+        if found and not _runs(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of that number; yes where that cannot be asked."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
 
 
 def write_checkpoint(
