@@ -244,8 +244,9 @@ def test_a_crash_anywhere_leaves_one_whole_set(
         write_weights(OLD, directory, before)
         with monkeypatch.context() as patch:
             left = step
-            for name in ("replace", "fsync", "unlink"):
-                patch.setattr(os, name, crashing(getattr(os, name)))
+            # Not os.replace and os.unlink, which the Path of Python 3.10 does not look up when it is called.
+            for home, name in ((Path, "replace"), (os, "fsync"), (Path, "unlink")):
+                patch.setattr(home, name, crashing(getattr(home, name)))
             patch.setattr("safetensors.torch.save_file", crashing(save_file))
             try:
                 write_weights(NEW, directory, after)

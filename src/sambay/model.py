@@ -308,7 +308,7 @@ class SambaY(nn.Module):
         self.config = config
         self._cache_dtype: torch.dtype | None = None
         self._programs = Programs()
-        device = torch.get_default_device()
+        device = torch.empty(0).device  # the default; torch.get_default_device() of torch 2.6 knows no `with`
         with torch.device("meta"):  # the stock initialisation would be thrown away
             self.embedding: nn.Embedding = Embedding(config.vocab_size, config.hidden_size)
             self.layers = nn.ModuleList(Block(config, i, role) for i, role in enumerate(config.layer_plan()))

@@ -85,7 +85,7 @@ def error_body(path: str, error: Exception) -> Mapping[str, Any]:
 
 def failed(request: Request, error: Exception) -> JsonResponse:
     """The answer to a request at which something went wrong."""
-    path, status = request.url.path, status_of(error)
+    path, status = request.scope["path"], status_of(error)
     headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, HTTPException):
         detail = {404: f"there is nothing at {path[:99]}", 405: f"{path[:99]} does not take {request.method}"}

@@ -100,7 +100,7 @@ class Gate:
         except RefusedError as error:
             await failed(request, error)(scope, receive, send)
             return
-        counted = request.url.path not in _OPERATION
+        counted = request.scope["path"] not in _OPERATION
         begun = False
 
         async def reply(message: Message) -> None:
@@ -119,7 +119,7 @@ class Gate:
             self._doors.inside -= counted
 
     def _check(self, request: Request) -> None:
-        path, headers = request.url.path, request.headers
+        path, headers = request.scope["path"], request.headers  # some versions' `url` fails on a strange Host
         self._check_host(headers)
         if self._doors.closed and path not in _OPERATION:
             # Without closing the connection, which the client would hear of before it has read why.
