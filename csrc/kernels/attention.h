@@ -18,8 +18,8 @@ struct Seen {
     bool empty() const { return begin >= end; }
 };
 
-// The softmax of up to kMostQueries queries at once. Query (row, member, map) attends to key head `map` of the group;
-// the values are the group's heads side by side.
+// The softmax of up to kMostQueries queries of a group at once, of some groups in turns. Query (row, member, map) attends
+// to key head `map` of its group; the values are the group's heads side by side.
 template <class V, class C>
 class GroupAttention {
   public:
@@ -29,7 +29,7 @@ class GroupAttention {
     int64_t most_rows() const { return most_rows_; }  // at once
     int64_t most_groups(int64_t rows) const { return kHeld / (rows * per_row_); }
 
-    // Rows of queries of some groups, from row `first` on.
+    // Rows of queries, of so many groups from `group` on.
     void begin(const float* q, int64_t stride, int64_t rows, int64_t group, int64_t groups) {
         rows_ = rows;
         groups_ = groups;
@@ -81,7 +81,6 @@ class GroupAttention {
   private:
     static constexpr bool kBytes = sizeof(C) == 1;
     static constexpr int64_t kHeld = 64;  // queries, of all groups
-    static constexpr int64_t kQuad = kBytes ? 4 : 1;  // elements that are taken in at once
     // With 32 wide registers 16 sums are held at once, else 4; those of bytes are two each.
     static constexpr bool kWide = V::kTile >= 8;
     static constexpr int kTogether = kWide ? 4 : 2, kBlocks = kWide ? 4 : 2;

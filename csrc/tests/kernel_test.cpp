@@ -326,9 +326,10 @@ struct HeadShape {
         return {heads, kv_heads, width, maps, scale, 0.3f, maps == 2 ? norm.data() : nullptr, 1e-5f, 0.6f};
     }
 };
-static const HeadShape kHeadShapes[] = {{8, 4, 32, 2}, {8, 4, 16, 2}, {20, 10, 64, 2}, {6, 2, 16, 1}, {4, 4, 48, 2}, {16, 2, 128, 2}};
+static const HeadShape kHeadShapes[] = {{8, 4, 32, 2}, {8, 4, 16, 2}, {20, 10, 64, 2}, {6, 2, 16, 1}, {4, 4, 48, 2}, {16, 2, 128, 2},
+                                        {40, 20, 16, 2}};  // more groups than are held at once for two rows
 
-// Queries and weights in two bytes: steps of 1/32512 of the largest.
+// Queries and weights in two bytes: steps of 1/32258 of the largest.
 constexpr double kSplit = 1e-4;
 
 // Pages of keys and values; `where(page, place)` names the places that hold a token: the others are poison.
