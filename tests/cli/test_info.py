@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -61,18 +62,22 @@ def test_the_page_of_a_checkpoint(sambay, checkpoint, wordless):
 
 
 @pytest.mark.parametrize("kept", ["auto", "float32", "bfloat16", "int8"])
-@pytest.mark.parametrize("quantised", [False, True])
-def test_sizes_of_states_are_those_of_a_pool(sambay, checkpoint, tmp_path, kept, quantised):
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "quantised"])
+def test_sizes_of_states_are_those_of_a_pool(sambay, checkpoint, tmp_path, kept, weights):
     directory = checkpoint
-    if quantised:
+    if weights == "quantised":
         directory = tmp_path / "small"
         quantize(checkpoint, directory, method="rtn")
+    elif weights == "bfloat16":
+        directory = tmp_path / "half"
+        SambaY.from_pretrained(checkpoint, dtype=weights).save_pretrained(directory)
     found = report(sambay("info", directory, "--kv-cache-dtype", kept, "--json"))["state"]
-    pool = SambaY.from_pretrained(directory).new_state(tokens=4096, cache_dtype=None if kept == "auto" else kept)
+    model = SambaY.from_pretrained(directory, inference=True)
+    pool = model.new_state(tokens=4096, cache_dtype=None if kept == "auto" else kept)
     assert found["total by context"]["4096"] == pool.nbytes
     assert found["cache dtype"] == str(pool.cache_dtype).removeprefix("torch.")
     if kept == "auto":
-        assert found["cache dtype"] == ("bfloat16" if quantised else "float32")
+        assert found["cache dtype"] == ("float32" if weights == "float32" else "bfloat16")
 
 
 def test_sizes_of_a_cache_that_cannot_be_are_not_told(sambay, checkpoint, tmp_path):
@@ -105,3 +110,82 @@ def test_sizes_for_people():
 @pytest.mark.parametrize(("dtype", "bits"), [("F32", 32), ("BF16", 16), ("F8_E4M3", 8), ("BOOL", 8), ("I64", 64)])
 def test_bits(dtype, bits):
     assert module._bits(dtype) == bits
+
+
+# ---- --verify
+
+
+@pytest.fixture
+def small(checkpoint, tmp_path):
+    """A quantised checkpoint."""
+    quantize(checkpoint, tmp_path / "small", method="rtn")
+    return tmp_path / "small"
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+def test_weights_as_they_were_written(sambay, small):
+    found = report(sambay("info", small, "--verify", "--json"))["verification"]
+    assert found["intact"] is True
+    assert found["bytes"] == sum(one["bytes"] for one in report(sambay("info", small, "--json"))["weights"])
+    assert found["files"] == [
+        {
+            "file": "model.safetensors", "tensors": found["tensors"], "bytes": found["bytes"], "algorithm": "crc32",
+            "header": True, "damaged": [],
+        }
+    ]  # fmt: skip
+    result = sambay("info", small, "--verify")
+    assert (result.status, result.err) == (0, "")
+    assert re.search(
+        rf"\nChecksums\n  as they were written  {found['tensors']} tensors, [0-9.]+ KiB  \(crc32\)", result.out
+    )
+    assert "Checksums" not in sambay("info", small).out
+    assert report(sambay("info", small, "--json"))["verification"] is None
+
+
+def test_weights_that_have_changed(sambay, small):
+    path = small / "model.safetensors"
+    flip(path, path.stat().st_size - 1)
+    result = sambay("info", small, "--verify")
+    assert (result.status, result.out) == (1, "")
+    assert re.fullmatch(
+        r"error: \S+small has changed since it was written, in 1 of \d+ tensors \(model\.\S+\): copy it again from "
+        "where it is whole, or quantise the original again\n",
+        result.err,
+    )
+    result = sambay("info", small, "--verify", "--json")
+    found = json.loads(result.out)["verification"]
+    assert result.status == 1
+    assert result.err.startswith("error: ")
+    assert found["intact"] is False
+    assert len(found["files"][0]["damaged"]) == 1
+    assert sambay("info", small).status == 0  # which reads none
+    path.write_bytes(path.read_bytes()[:-5])
+    result = sambay("info", small, "--verify")
+    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+    assert "truncated or damaged" in result.err
+
+
+def test_weights_that_cannot_be_verified(sambay, checkpoint):
+    result = sambay("info", checkpoint, "--verify")
+    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+    assert "model cannot be verified, as there are no checksums in model.safetensors: " in result.err
+    result = sambay("info", checkpoint, "--verify", "--json")
+    assert result.status == 1
+    assert json.loads(result.out)["verification"]["intact"] is None
+
+
+def test_a_preset_has_no_weights(sambay):
+    result = sambay("info", "phi4-mini-flash", "--verify")
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "phi4-mini-flash is a preset, which has no weights to --verify: give a directory" in result.err
+
+
+def test_the_bar_of_verifying(sambay, small, terminal, monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert sambay("info", small, "--verify").status == 0
+    assert "Verifying" in terminal.getvalue()

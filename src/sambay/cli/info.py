@@ -1,4 +1,7 @@
-"""`sambay info`: what a model is, what it costs, and what would run it, without loading its weights."""
+"""`sambay info`: what a model is, what it costs, and what would run it, without loading its weights.
+
+And, if asked, whether they are as they were written: the one thing for which they are read.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ import typer
 from sambay._version import __version__
 from sambay.cli import options
 from sambay.cli.console import Screen, neutralise, plain_console
+from sambay.errors import CheckpointError
+from sambay.progress import task_progress
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +35,8 @@ sambay info
 sambay info phi4-mini-flash
 
 sambay info ./checkpoint --json
+
+sambay info ./checkpoint-4bit --verify
 """
 
 _CONTEXTS = (4096, 32_768, 65_536)
@@ -45,44 +52,80 @@ def info(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Read all weights and compare them with the checksums that a quantised checkpoint holds. The exit "
+            "status is 0 only if all are as they were written.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     kv_cache_dtype: options.KvCacheDtype = "auto",
 ) -> None:
     """Show the layers, sizes and state of a model, its tokenizer, and the backends that would run it."""
-    report = describe(model, device, kv_cache_dtype)
+    directory = _directory(model)
+    if verify and directory is None:
+        raise typer.BadParameter(f"{model} is a preset, which has no weights to --verify: give a directory")
+    report = describe(model, directory, device, kv_cache_dtype)
+    problem = None
+    if verify:
+        assert directory is not None
+        report["verification"], problem = _verify(directory)
     if as_json:
         Screen(sys.stdout).write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    else:
+    elif problem is None:
         _show(report)
+    if problem is not None:
+        raise CheckpointError(problem)
 
 
-def describe(model: str | None, device: str, kv_cache_dtype: str = "auto") -> dict[str, Any]:
-    """All that `sambay info` knows, as plain data.
+def _directory(model: str | None) -> Path | None:
+    """Where a model lies; None for a preset, which is a shape only."""
+    from sambay import hub
+    from sambay.config import PRESETS
+
+    if model is None:
+        return hub.bundled_model()
+    return None if model in PRESETS and not Path(model).is_dir() else hub.resolve(model)
+
+
+def _verify(directory: Path) -> tuple[dict[str, Any], str | None]:
+    """What the checksums say as plain data, and what is wrong in a sentence."""
+    from sambay.checksums import verify
+
+    with task_progress("Verifying") as bar:
+        found = verify(directory, bar.update)
+    return found.to_dict(), found.problem()
+
+
+def describe(model: str | None, directory: Path | None, device: str, kv_cache_dtype: str = "auto") -> dict[str, Any]:
+    """All that `sambay info` knows without reading weights, as plain data.
 
     Args:
-        model: a directory, a preset or a hub name; None for the bundled model.
+        model: the name of a preset, if there is no directory.
+        directory: of the checkpoint.
         device: as typed, such as "auto".
         kv_cache_dtype: what keys and values are kept in, as typed.
 
     Raises:
-        SambaYError: no such model or device, or a damaged checkpoint.
+        SambaYError: no such device, or a damaged checkpoint.
     """
     import torch
 
-    from sambay import hub, ops
+    from sambay import ops
     from sambay.config import PRESETS, SambaYConfig
     from sambay.engine.llm import resolve_device
     from sambay.kv import cache_dtype_of
     from sambay.ops import native
+    from sambay.ops.backend import widens
     from sambay.quant.stored import described_in
 
     found, kept = resolve_device(device), cache_dtype_of(kv_cache_dtype)
-    directory: Path | None = None
-    if model is None:
-        directory = hub.bundled_model()
-    elif model not in PRESETS or Path(model).is_dir():
-        directory = hub.resolve(model)
     config = PRESETS[model or ""] if directory is None else SambaYConfig.from_json(directory / "config.json")
+    dtype: torch.dtype = getattr(torch, config.torch_dtype)
+    if widens(dtype, found):
+        kept, dtype = kept or dtype, torch.float32  # as `SambaY.from_pretrained` decides
     if kept is None and directory is not None and described_in(directory) is not None:
         kept = torch.bfloat16  # as `SambaY.cache_dtype` decides
     return {
@@ -91,7 +134,8 @@ def describe(model: str | None, device: str, kv_cache_dtype: str = "auto") -> di
         "architecture": _architecture(config),
         "layers": [role.value for role in config.layer_plan()],
         "weights": _weights(config, directory),
-        "state": _state(config, kept),
+        "verification": None,
+        "state": _state(config, dtype, kept),
         "tokenizer": None if directory is None else _tokenizer(directory),
         "device": _device_name(found),
         "threads": torch.get_num_threads(),
@@ -147,19 +191,16 @@ def _bits(dtype: str) -> int:
     return int(digits or 8)
 
 
-def _state(config: SambaYConfig, kept: torch.dtype | None) -> dict[str, Any]:
-    import torch
-
+def _state(config: SambaYConfig, dtype: torch.dtype, kept: torch.dtype | None) -> dict[str, Any]:
     from sambay.state import state_bytes
 
-    dtype = getattr(torch, config.torch_dtype)
     sizes = state_bytes(config, dtype, kept)
     per_token = sizes["shared KV per token"]
     fixed = sum(sizes.values()) - per_token
     context = config.max_position_embeddings
     contexts = sorted({*(length for length in _CONTEXTS if length <= context), context})
     return {
-        "dtype": config.torch_dtype,
+        "dtype": str(dtype).removeprefix("torch."),
         "cache dtype": str(kept or dtype).removeprefix("torch."),
         "bytes": sizes,
         "fixed": fixed,
@@ -222,6 +263,10 @@ def _show(report: dict[str, Any]) -> None:
         "Weights",
         {one["dtype"]: f"{_size(one['bytes'])}  ({one['parameters']:,} values)" for one in report["weights"]},
     )
+    if (verified := report["verification"]) is not None:
+        kinds = ", ".join(sorted({one["algorithm"] for one in verified["files"]}))
+        size = f"{verified['tensors']:,} tensors, {_size(verified['bytes'])}"
+        section("Checksums", {"as they were written": f"{size}  ({kinds})"})
     rows = {name: f"{_size(value)}  ({value:,} bytes)" for name, value in sizes["bytes"].items()}
     rows |= {"fixed, together": _size(sizes["fixed"])}
     rows |= {f"at {int(length):,} tokens": _size(value) for length, value in sizes["total by context"].items()}

@@ -17,6 +17,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,10 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from sambay.checkpoint import to_disk_name, to_memory_name
+from sambay.checksums import checksum, with_checksums
 from sambay.config import SambaYConfig
 from sambay.errors import CheckpointError, ConfigError
 from sambay.files import SINGLE, few, open_weights
-from sambay.layers import Linear
+from sambay.layers import keep_as_stored
 from sambay.quant.formats import QuantFormat
 from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
 
@@ -177,9 +179,7 @@ def prepare(model: nn.Module, directory: Path) -> None:
             "copy the whole directory again"
         )
     replace_modules(model, {name: format for name, (format, _) in found.items()})
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.as_stored = True
+    keep_as_stored(model)
     model.quantisation_method = str(described.get("method", "unknown"))  # type: ignore[assignment]  # a module's fields are modules
 
 
@@ -316,7 +316,7 @@ def _runs(process: int) -> bool:
 def write_checkpoint(
     directory: Path,
     entries: Sequence[Entry],
-    quantisation: Quantisation,
+    quantisation: Quantisation | None,
     config: Mapping[str, Any],
     sizes: Mapping[str, tuple[int, int]],
     progress: Callable[[int, int], None] | None = None,
@@ -326,7 +326,7 @@ def write_checkpoint(
     Args:
         directory: exists.
         entries: every tensor of the checkpoint; each is made when it is written, and let go.
-        quantisation: which of them are packed, and how.
+        quantisation: which of them are packed, and how; None where none is, and then `config` is what is written.
         config: `config.json` without its `quantization_config`. The activations of a quantised model are float32,
             so that is what it will say.
         sizes: (rows, columns) of the packed matrices by name in memory.
@@ -335,17 +335,24 @@ def write_checkpoint(
     Raises:
         OSError: the disk is full, or the like.
     """
+    metadata = {"format": "pt"}
+    if quantisation is not None:
+        metadata[_KEY] = json.dumps(_described(quantisation, sizes))
+        config = {**config, "torch_dtype": "float32", "quantization_config": quantisation.to_config()}
+        config.pop("dtype", None)
+    _write_file(directory / SINGLE, entries, metadata, progress)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _described(quantisation: Quantisation, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """What the metadata of the file says of its packed matrices."""
     described = {
         to_disk_name(f"{name}.packed").removesuffix(".packed"): {
             "bits": format.bits, "group": format.group, "rows": sizes[name][0], "columns": sizes[name][1],
         }
         for name, format in quantisation.formats.items()
     }  # fmt: skip
-    values = {"version": VERSION, "method": quantisation.method, "tensors": described}
-    _write_file(directory / SINGLE, entries, {"format": "pt", _KEY: json.dumps(values)}, progress)
-    config = {**config, "torch_dtype": "float32", "quantization_config": quantisation.to_config()}
-    config.pop("dtype", None)
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return {"version": VERSION, "method": quantisation.method, "tensors": described}
 
 
 def _write_file(
@@ -357,7 +364,8 @@ def _write_file(
     """A safetensors file whose data begins at a multiple of 64, as does every tensor whose size is one.
 
     The format knows no gaps. So tensors of other sizes, small vectors of odd widths, come last, those of the widest
-    alignment first: each is aligned at least to its elements.
+    alignment first: each is aligned at least to its elements. The header comes first and holds checksums of what comes
+    after it: it is written twice.
     """
     ordered = sorted(entries, key=lambda entry: -math.gcd(entry.nbytes, ALIGNMENT))
     total = sum(entry.nbytes for entry in ordered)
@@ -369,16 +377,35 @@ def _write_file(
             "dtype": _WORDS[entry.dtype], "shape": list(entry.shape), "data_offsets": [offset, end],
         }  # fmt: skip
         offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    sums = {entry.name: checksum(memoryview(b"")) for entry in ordered}
+    text = _header_text(header, sums)
     done = 0
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(text)
         for entry in ordered:
-            tensor = entry.make()
-            assert tensor.shape == entry.shape, (entry.name, tensor.shape)
-            assert tensor.dtype is entry.dtype, (entry.name, tensor.dtype)
-            tensor.contiguous().view(-1).view(torch.uint8).numpy().tofile(file)
+            sums[entry.name] = _write_tensor(file, entry)
             done += entry.nbytes
             if progress is not None:
                 progress(done, total)
+        summed = _header_text(header, sums)
+        assert len(summed) == len(text)
+        file.seek(0)
+        file.write(summed)
+
+
+def _write_tensor(file: BufferedWriter, entry: Entry) -> str:
+    """Returns the checksum. The tensor is gone before the next is made: of two large ones one is in memory."""
+    tensor = entry.make()
+    assert tensor.shape == entry.shape, (entry.name, tensor.shape)
+    assert tensor.dtype is entry.dtype, (entry.name, tensor.dtype)
+    data = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    found = checksum(data.data)
+    data.tofile(file)
+    return found
+
+
+def _header_text(header: Mapping[str, Any], sums: Mapping[str, str]) -> bytes:
+    """What stands before the data: the length of the header and, padded, the header."""
+    text = json.dumps(with_checksums(header, sums), separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
