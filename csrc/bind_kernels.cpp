@@ -128,9 +128,9 @@ void plain_linear(Address weight, bool half, Address bias, int64_t rows, int64_t
                                                x_stride, at<float>(out), out_stride}, m * rows * k);
 }
 
-void lookup(Address weight, Address rows, int64_t count, int64_t k, Address out) {
+void lookup(Address weight, bool half, Address rows, int64_t count, int64_t k, Address out) {
     const WithoutGil release;
-    run(kernels().lookup, LookupArguments{at<const float>(weight), at<const int64_t>(rows), count, k, at<float>(out)}, count * k);
+    run(kernels().lookup, LookupArguments{at<const void>(weight), half, at<const int64_t>(rows), count, k, at<float>(out)}, count * k);
 }
 
 void scale(int64_t count, Address x, float factor, Address out) {

@@ -193,9 +193,10 @@ struct NormArguments {
     float* out;
 };
 
-// out (count, k) = rows of a plain matrix.
+// out (count, k) = rows of a plain matrix, float32, or bfloat16 if `half`.
 struct LookupArguments {
-    const float* weight;
+    const void* weight;
+    bool half;
     const int64_t* rows;
     int64_t count, k;
     float* out;

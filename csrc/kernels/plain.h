@@ -1,5 +1,7 @@
-// Products with plain weights, float32 or bfloat16: of the small matrices that are not quantised, and of small models.
+// Products with plain weights, float32 or bfloat16: of the small matrices that are not quantised, and of plain models.
 #pragma once
+
+#include <type_traits>
 
 #include "mixers.h"
 
@@ -13,6 +15,9 @@ inline void copy_tail(const T* from, int64_t count, float* to) {
     for (int64_t t = 0; t < 16; ++t) to[t] = t < count ? from_cache(from[t]) : 0;
 }
 
+// Of one row of activations, elements and bytes of rows of weights that had better come one by one.
+constexpr int64_t kMostAlone = 4096, kLeastBytesAlone = 4096;
+
 // R rows of plain weights with M rows of activations. Every result is one sum in the order of k, whatever R and M are: of
 // an instruction set either all tiles have sixteen results, or none has. Weights so many elements `ahead` are fetched.
 template <class V, class C, int R, int M>
@@ -23,19 +28,27 @@ void plain_tile(const PlainArguments& arg, int64_t r, int64_t row, const float* 
     const float* x = arg.x + row * arg.x_stride;
     typename V::Floats sum[M * R];
     for (int i = 0; i < M * R; ++i) sum[i] = V::floats(0);
-    constexpr int G = R < 4 ? R : 4;  // of more rows at once memory would not know which one comes next
-    for (int g = 0; g < R; g += G)
-        for (int64_t e = 0; e < whole; e += 16) {
-            typename V::Floats weight[G];
-            for (int i = 0; i < G; ++i) {
-                if (ahead) V::prefetch(w[g + i] + e + ahead);
-                weight[i] = V::load(w[g + i] + e);
+    const auto multiply = [&](auto together, int64_t fetched) {
+        constexpr int G = decltype(together)::value;
+        for (int g = 0; g < R; g += G)
+            for (int64_t e = 0; e < whole; e += 16) {
+                typename V::Floats weight[G];
+                for (int i = 0; i < G; ++i) {
+                    if (fetched) V::prefetch(w[g + i] + e + fetched);
+                    weight[i] = V::load(w[g + i] + e);
+                }
+                for (int m = 0; m < M; ++m) {
+                    const auto a = V::load(x + m * arg.x_stride + e);
+                    for (int i = 0; i < G; ++i) sum[m * R + g + i] = V::fma(weight[i], a, sum[m * R + g + i]);
+                }
             }
-            for (int m = 0; m < M; ++m) {
-                const auto a = V::load(x + m * arg.x_stride + e);
-                for (int i = 0; i < G; ++i) sum[m * R + g + i] = V::fma(weight[i], a, sum[m * R + g + i]);
-            }
-        }
+    };
+    // Memory gives one long run faster than four, if the activations stay in the first-level cache for the next row, and if
+    // a sum does not wait for itself longer than for the weights. Of more than four it would not know which one comes next.
+    constexpr int kFew = R < 4 ? R : 4;
+    const bool alone = M == 1 && ahead && k <= kMostAlone && k * int64_t(sizeof(C)) >= kLeastBytesAlone;
+    if (alone) multiply(std::integral_constant<int, M == 1 ? 1 : kFew>(), 4096 / int64_t(sizeof(C)));
+    else multiply(std::integral_constant<int, kFew>(), ahead);
     if (whole < k)
         for (int m = 0; m < M; ++m) {
             const auto a = V::load(x_tail + m * 16);
@@ -104,8 +117,15 @@ void plain_kernel(const PlainArguments& arg, const Team& team) {
 template <class V>
 void lookup_kernel(const LookupArguments& arg, const Team& team) {
     const Share mine = share(team, size_t(arg.count), 1);
-    for (size_t i = mine.begin; i < mine.end; ++i)
-        std::memcpy(arg.out + int64_t(i) * arg.k, arg.weight + arg.rows[i] * arg.k, size_t(arg.k) * sizeof(float));
+    for (size_t i = mine.begin; i < mine.end; ++i) {
+        float* out = arg.out + int64_t(i) * arg.k;
+        if (arg.half) {
+            const uint16_t* row = static_cast<const uint16_t*>(arg.weight) + arg.rows[i] * arg.k;
+            for (int64_t e = 0; e < arg.k; ++e) out[e] = from_cache(row[e]);
+        } else {
+            std::memcpy(out, static_cast<const float*>(arg.weight) + arg.rows[i] * arg.k, size_t(arg.k) * sizeof(float));
+        }
+    }
 }
 
 template <class V>

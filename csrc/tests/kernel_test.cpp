@@ -151,7 +151,7 @@ static void plain_product(int64_t m, int64_t rows, int64_t k, bool biased) {
 }
 
 static void test_plain_linear() {
-    const struct { int64_t rows, k; } shapes[] = {{5, 3}, {16, 160}, {193, 70}, {4, 48}, {9, 16}, {7, 33}};
+    const struct { int64_t rows, k; } shapes[] = {{5, 3}, {16, 160}, {193, 70}, {4, 48}, {9, 16}, {7, 33}, {18, 2100}};
     for (const auto& [rows, k] : shapes)
         for (int64_t m : {1, 3, 8, 50}) {
             plain_product<float>(m, rows, k, m % 2);
@@ -159,16 +159,22 @@ static void test_plain_linear() {
         }
 }
 
+template <class C>
+static void look_up(int64_t k) {
+    const Buffer<C> weight = Buffer<C>(7 * k).fill();
+    Buffer<int64_t> rows(4);
+    for (int64_t i = 0; i < 4; ++i) rows[i] = 5 * (i + 1) % 7;
+    check(&KernelTable::lookup, shape("k", k, "bytes", sizeof(C)), [&](auto kernel, int) {
+        const Buffer<float> out(4 * k);
+        run(kernel, LookupArguments{weight.data(), sizeof(C) == 2, rows.data(), 4, k, out.data()});
+        return Results{out.result("out", kExact)};
+    });
+}
+
 static void test_lookup() {
     for (int64_t k : {3, 64}) {
-        const Buffer<float> weight = Buffer<float>(7 * k).fill();
-        Buffer<int64_t> rows(4);
-        for (int64_t i = 0; i < 4; ++i) rows[i] = 5 * (i + 1) % 7;
-        check(&KernelTable::lookup, shape("k", k), [&](auto kernel, int) {
-            const Buffer<float> out(4 * k);
-            run(kernel, LookupArguments{weight.data(), rows.data(), 4, k, out.data()});
-            return Results{out.result("out", kExact)};
-        });
+        look_up<float>(k);
+        look_up<uint16_t>(k);
     }
 }
 

@@ -121,6 +121,7 @@ def load_weights(
     directory: str | Path,
     *,
     dtype: torch.dtype | str | None = None,
+    matrices: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -137,6 +138,7 @@ def load_weights(
             however they are stored (operations that need float32 widen them where they compute). None and
             "auto" keep what is stored. On the CPU, tensors stored so are views of the mapped file; others are
             converted one at a time.
+        matrices: another dtype, of the weights of those modules that are `as_stored`; None keeps their bfloat16.
         device: where the parameters go.
         progress: called after each tensor with (bytes done, bytes in all), sizes as stored.
 
@@ -162,7 +164,8 @@ def load_weights(
             tensor, name = found.read(), wanted[disk][0]
             # Codes stay as they are.
             stays = disk.endswith(_SUFFIX) or (name in kept and tensor.dtype is torch.bfloat16)
-            state[name] = tensor.to(device, tensor.dtype if stays else chosen or tensor.dtype)
+            own = matrices if name in kept else None
+            state[name] = tensor.to(device, own or (tensor.dtype if stays else chosen or tensor.dtype))
             done += sizes[disk]
             if progress is not None:
                 progress(done, total)

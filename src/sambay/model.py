@@ -28,11 +28,11 @@ from sambay.batch import Batch
 from sambay.config import LayerRole, SambaYConfig
 from sambay.errors import PromptError
 from sambay.kv import cache_dtype_of
-from sambay.layers import Embedding, Linear, is_plain, project_rows
+from sambay.layers import Embedding, Head, Linear, is_plain, keep_as_stored, project_rows
 from sambay.ops import backend as ops
 from sambay.ops.programs import Programs
 from sambay.quant import stored as quantised
-from sambay.quant.linear import QuantEmbedding, packed_matrices
+from sambay.quant.linear import packed_matrices
 from sambay.state import PAGE_SIZE, LayerState, StatePool
 
 __all__ = ["MLP", "Attention", "Block", "GatedMemoryUnit", "Head", "Mamba", "SambaY"]
@@ -259,33 +259,6 @@ class Block(nn.Module):
         return ops.add_norm(hidden, self.mlp(normed), self.scale, after)
 
 
-class Head(nn.Module):
-    """The unembedding: logits from the last hidden states. When tied it has no weight of its own.
-
-    Args:
-        config: the model's configuration.
-    """
-
-    def __init__(self, config: SambaYConfig) -> None:
-        super().__init__()
-        shape = (config.vocab_size, config.hidden_size)
-        self.weight = None if config.tie_word_embeddings else nn.Parameter(torch.zeros(shape))
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.lm_head_bias else None
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Zero, as muP++ asks of an untied unembedding."""
-        for parameter in self.parameters():
-            parameter.zero_()
-
-    def forward(self, x: Tensor, embedding: nn.Module) -> Tensor:
-        """(R, h) and the embedding of the model, whose matrix a tied head shares -> (R, vocab)."""
-        if self.weight is None and isinstance(embedding, QuantEmbedding):
-            return embedding.logits(x, self.bias)
-        weight = cast("Tensor", embedding.weight) if self.weight is None else self.weight
-        return ops.linear(x, weight, self.bias)
-
-
 LayerRunner = Callable[..., Any]
 """Calls a part of a layer: `(layer, function, *arguments)` -> what the function returns."""
 
@@ -367,14 +340,25 @@ class SambaY(nn.Module):
         return next(self.final_norm.parameters()).dtype
 
     @property
+    def matrix_dtype(self) -> torch.dtype:
+        """Element type of the matrices that are not quantised: bfloat16 where only they have kept it."""
+        return self.embedding.weight.dtype if getattr(self.embedding, "as_stored", False) else self.dtype
+
+    @property
+    def on_kernels(self) -> bool:
+        """Whether it was loaded for the compiled kernels of the CPU: quantised, or with matrices of their own dtype."""
+        other = quantised.is_quantised(self) or self.matrix_dtype is not self.dtype
+        return self.device.type == "cpu" and other
+
+    @property
     def cache_dtype(self) -> torch.dtype:
         """What the states keep keys and values in, unless `new_state` is told otherwise; it can be set.
 
-        By default the dtype of the weights; bfloat16 for a quantised model, whose weights are coarser by far.
+        By default the dtype of the matrices; bfloat16 for a quantised model, whose weights are coarser by far.
         """
         if self._cache_dtype is not None:
             return self._cache_dtype
-        return torch.bfloat16 if quantised.is_quantised(self) else self.dtype
+        return torch.bfloat16 if quantised.is_quantised(self) else self.matrix_dtype
 
     @cache_dtype.setter
     def cache_dtype(self, dtype: torch.dtype | str | None) -> None:
@@ -557,6 +541,7 @@ class SambaY(nn.Module):
         *,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
+        inference: bool = False,
         progress: Callable[[int, int], None] | None = None,
         torch_dtype: torch.dtype | str | None = None,
     ) -> SambaY:
@@ -567,6 +552,9 @@ class SambaY(nn.Module):
             dtype: of the weights, or its name; None and "auto" keep what `config.json` says. Weights that already
                 have it are memory-mapped, not copied.
             device: where to put them.
+            inference: it will not learn. On the CPU, where there are compiled kernels, only matrices are of bfloat16
+                then, if that is the dtype, and all else of float32, activations included: as exact as the weights,
+                and as fast as the memory gives them.
             progress: called with (bytes done, bytes in all) while weights are read.
             torch_dtype: the old name of `dtype` in transformers; deprecated.
 
@@ -580,7 +568,11 @@ class SambaY(nn.Module):
             out = cls(config)
         quantised.prepare(out, directory)
         wanted = checkpoint.resolve_dtype(dtype or torch_dtype) or getattr(torch, config.torch_dtype)
-        checkpoint.load_weights(out, directory, dtype=wanted, device=device, progress=progress)
+        matrices = wanted if inference and not quantised.is_quantised(out) and ops.widens(wanted, device) else None
+        if matrices is not None:
+            wanted = torch.float32
+            keep_as_stored(out)
+        checkpoint.load_weights(out, directory, dtype=wanted, matrices=matrices, device=device, progress=progress)
         return out.eval()
 
     def save_pretrained(self, directory: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
@@ -597,4 +589,5 @@ class SambaY(nn.Module):
             quantised.save(self, directory)
             return
         checkpoint.save_weights(self, directory, max_shard_bytes=max_shard_bytes)
-        checkpoint.save_config(replace(self.config, torch_dtype=str(self.dtype).removeprefix("torch.")), directory)
+        kept = str(self.matrix_dtype).removeprefix("torch.")
+        checkpoint.save_config(replace(self.config, torch_dtype=kept), directory)

@@ -166,7 +166,8 @@ def test_probes(packed, tiny, monkeypatch):
         assert str(MatrixProbe.like(packed, 4)) == "float32"
         assert str(served_by(torch.float32)) == "torch (it is forced)"
     assert served_by(torch.float32).backend == "native"
-    assert "try --dtype float32" in str(served_by(torch.bfloat16))
+    assert "try --dtype auto" in str(served_by(torch.bfloat16))
+    assert "try --dtype float32" in str(served_by(torch.float16))
     probe = MatrixProbe(4, QuantFormat(8, 64))
     assert probe._product().shape == (4, 2560)
     assert probe.rate(0.001) > 0

@@ -5,11 +5,14 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 
 from sambay.bench import models, record, views
 from sambay.bench.models import locate, open_model
+from sambay.bench.probes import MatrixProbe
 from sambay.errors import CheckpointError, ConfigError
 from sambay.hub import bundled_model
+from sambay.ops import native
 
 
 def test_the_fields_of_a_record(tmp_path):
@@ -81,6 +84,22 @@ def test_random_models_are_made_once(tmp_path, monkeypatch):
     assert about["bytes"] < 4 * about["parameters"] / 2  # rows of 64 weights are padded to 256
 
 
+def test_random_models_of_bfloat16(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = locate("random:tiny:16")
+    found = open_model("random:tiny:16", directory, "auto")
+    about = found.to_dict()
+    assert (about["random"], about["quantised"], about["kv_cache_dtype"]) == (True, False, "bfloat16")
+    assert found.model.matrix_dtype is torch.bfloat16
+    assert about["dtype"] == ("float32" if native.usable() else "bfloat16")
+    assert 2 * about["parameters"] <= about["bytes"] < 2.1 * about["parameters"]
+    probe = MatrixProbe.like(found.model, 3)  # beside which a prompt is measured: its own products
+    assert str(probe) == "bfloat16"
+    with torch.inference_mode():
+        assert probe._product().dtype is found.model.dtype
+    assert open_model("random:tiny:16", directory, "bfloat16").to_dict()["dtype"] == "bfloat16"
+
+
 def test_random_models_that_two_make_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
     made = locate("random:tiny")
@@ -106,8 +125,9 @@ def test_the_bundled_model():
     ("model", "kind", "words"),
     [
         ("random:huge", ConfigError, "there is no preset 'huge'"),
-        ("random:tiny:3", ConfigError, "random:tiny:3 asks for weights of '3' bits: choose 4, 6 or 8"),
+        ("random:tiny:3", ConfigError, "random:tiny:3 asks for weights of '3' bits: choose 4, 6, 8 or 16"),
         ("random:tiny:4:16", ConfigError, "asks for groups of '16' weights: choose 32, 64 or 128"),
+        ("random:tiny:16:32", ConfigError, "asks for groups of weights of 16 bits, which have none: leave '32' out"),
         ("phi4-mini-flash", CheckpointError, "is a preset, which has no weights: random:phi4-mini-flash makes"),
         ("./nowhere", CheckpointError, "does not exist"),
     ],

@@ -348,8 +348,8 @@ def test_threads_change_nothing(threads):
         native.set_threads(before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32])
-@pytest.mark.parametrize(("rows", "k"), [(5, 3), (16, 160), (193, 70), (4, 48)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "k"), [(5, 3), (16, 160), (193, 70), (4, 48), (18, 2100)])
 def test_plain_linear(dtype, rows, k):
     weight, bias = torch.randn(rows, k).to(dtype), torch.randn(rows)
     x = torch.randn(300, k + 5)[:, :k]
@@ -363,7 +363,10 @@ def test_plain_linear(dtype, rows, k):
 
 def test_lookup_and_scale():
     weight, rows = torch.randn(7, 20), torch.tensor([3, 0, 6, 3])
-    assert torch.equal(backend.lookup(weight, rows), weight[rows])
+    assert torch.equal(backend.lookup(weight, rows, torch.float32), weight[rows])
+    for half in (weight.bfloat16(), weight.half()):
+        assert torch.equal(backend.lookup(half, rows, torch.float32), half[rows].float())
+        assert torch.equal(backend.lookup(half, rows, half.dtype), half[rows])
     assert torch.equal(backend.scale(weight, 0.25), weight * 0.25)
     x = torch.randn(5, 64)[:, :33]
     assert error(backend.gate(x, 2 * x), 2 * x * F.silu(x)) < BOUND

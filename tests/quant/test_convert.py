@@ -19,7 +19,7 @@ from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
 from sambay.quant import convert, stored
 from sambay.quant.calibrate import Calibration
-from sambay.quant.convert import quantize, random_quantised
+from sambay.quant.convert import quantize, random_checkpoint
 from sambay.quant.formats import HEAD_FORMAT, QuantFormat, dequantise, unpack
 from sambay.quant.rounding import quantise as round_weights
 from sambay.quant.rounding import weight_error
@@ -170,7 +170,7 @@ def test_random_models(tmp_path):
     config = dataclasses.replace(preset("tiny"), hidden_size=72, num_attention_heads=4, head_dim=16, lm_head_bias=True)
     format = QuantFormat(4, 32)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        random_quantised(config, format, tmp_path / name, seed)
+        random_checkpoint(config, format, tmp_path / name, seed)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
     assert files[0] == files[1] != files[2]
     model = SambaY.from_pretrained(tmp_path / "a")
@@ -191,6 +191,23 @@ def test_random_models(tmp_path):
     for name, parameter in model.named_parameters():
         if name.endswith(("A_log", "D", "norm.weight", "norm.bias", "lm_head.bias", "Wqkv.bias")):
             assert torch.equal(parameter, plain.get_parameter(name)), name
+
+
+def test_random_models_of_plain_weights(tmp_path):
+    config = dataclasses.replace(preset("tiny"), lm_head_bias=True, torch_dtype="bfloat16")
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        random_checkpoint(config, None, tmp_path / name, seed)
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
+    assert files[0] == files[1] != files[2]
+    assert "quantization_config" not in json.loads((tmp_path / "a" / "config.json").read_text())
+    model, plain = SambaY.from_pretrained(tmp_path / "a"), SambaY.random(config)
+    assert model.dtype is torch.bfloat16
+    assert model(torch.arange(9)).isfinite().all()
+    for name, parameter in model.named_parameters():
+        expected = plain.get_parameter(name).detach()
+        if parameter.ndim == 2 and len(parameter) > 40 and not name.endswith("A_log"):
+            spread = float(parameter.detach().float().std())
+            assert spread == pytest.approx(float(expected.float().std()), rel=0.1), name
 
 
 def test_a_quantised_model_is_saved_and_loaded_again(directories, tmp_path):

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sambay.config import PRESETS, preset
 from sambay.errors import CheckpointError, ConfigError
 from sambay.model import SambaY
 from sambay.ops.backend import rest_torch
-from sambay.quant.convert import random_quantised
+from sambay.quant.convert import random_checkpoint
 from sambay.quant.formats import BITS, GROUPS, HEAD_FORMAT, QuantFormat
 from sambay.quant.resident import make_resident
 from sambay.quant.stored import VERSION, is_quantised
@@ -26,6 +26,8 @@ from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 __all__ = ["BenchModel", "cache_directory", "locate", "open_model"]
 
 _RANDOM = "random:"
+_PLAIN = "16"
+"""Bits that mean bfloat16."""
 _GROUP = 32
 _SEED = 0
 
@@ -82,7 +84,8 @@ def locate(model: str | None, progress: Callable[[int, int], None] | None = None
     """The directory of a model; one with random weights is made if this user has not got it yet.
 
     Args:
-        model: a directory, a hub name, `random:PRESET[:BITS[:GROUP]]`, or None for the bundled model.
+        model: a directory, a hub name, `random:PRESET[:BITS[:GROUP]]` (16 bits are bfloat16), or None for the
+            bundled model.
         progress: called with (bytes written, bytes in all) where one is made.
 
     Raises:
@@ -94,10 +97,16 @@ def locate(model: str | None, progress: Callable[[int, int], None] | None = None
     if model.startswith(_RANDOM):
         name, _, digits = model.removeprefix(_RANDOM).partition(":")
         digits, _, group = digits.partition(":")
-        if digits not in ("", *map(str, BITS)):
+        if digits not in ("", *map(str, BITS), _PLAIN):
             raise ConfigError(
-                f"{model} asks for weights of {digits!r} bits: choose 4, 6 or 8, such as {_RANDOM}{name}:4"
+                f"{model} asks for weights of {digits!r} bits: choose 4, 6, 8 or 16, such as {_RANDOM}{name}:4"
             )
+        if digits == _PLAIN:
+            if group:
+                raise ConfigError(
+                    f"{model} asks for groups of weights of 16 bits, which have none: leave {group!r} out"
+                )
+            return _random(name, None, progress)
         if group not in ("", *map(str, GROUPS)):
             raise ConfigError(
                 f"{model} asks for groups of {group!r} weights: choose 32, 64 or 128, such as {_RANDOM}{name}:4:64"
@@ -108,15 +117,14 @@ def locate(model: str | None, progress: Callable[[int, int], None] | None = None
     return hub.resolve(model)
 
 
-def _random(name: str, body: QuantFormat, progress: Callable[[int, int], None] | None) -> Path:
-    config = preset(name)
+def _random(name: str, body: QuantFormat | None, progress: Callable[[int, int], None] | None) -> Path:
+    config = preset(name) if body else replace(preset(name), torch_dtype="bfloat16")
     made_of = json.dumps([config.to_dict(), str(body), str(HEAD_FORMAT), VERSION], sort_keys=True)
-    directory = (
-        cache_directory() / "random" / f"{name}-{body.bits}bit-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
-    )
+    mark, bits = hashlib.sha256(made_of.encode()).hexdigest()[:8], body.bits if body else _PLAIN
+    directory = cache_directory() / "random" / f"{name}-{bits}bit-{mark}"
     if not (directory / "config.json").is_file():
         try:
-            random_quantised(config, body, directory, _SEED, progress=progress)
+            random_checkpoint(config, body, directory, _SEED, progress=progress)
         except CheckpointError:
             if not (directory / "config.json").is_file():  # else another process has made the same meanwhile
                 raise
@@ -142,9 +150,9 @@ def open_model(
     Raises:
         ConfigError, CheckpointError: what `SambaY.from_pretrained` or `Tokenizer.from_pretrained` refuses.
     """
-    found = SambaY.from_pretrained(directory, dtype=dtype, progress=progress)
-    random = getattr(found, "quantisation_method", None) == "random"
-    if is_quantised(found):
+    found = SambaY.from_pretrained(directory, dtype=dtype, inference=dtype == "auto", progress=progress)
+    random = getattr(found, "quantisation_method", None) == "random" or (model or "").startswith(_RANDOM)
+    if found.on_kernels:
         rest_torch()
     resident = make_resident(found, None if mmap is None else not mmap, progress)
     tokenizer = Tokenizer.from_pretrained(directory) if (directory / TOKENIZER_FILE).exists() else None

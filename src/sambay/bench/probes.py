@@ -53,8 +53,8 @@ def served_by(dtype: torch.dtype) -> Served:
             return Served("native", f"instruction set {found.reason}", found.isa)
     if dtype is torch.float32:
         return Served("torch", "it is forced", None)
-    name = str(dtype).removeprefix("torch.")
-    return Served("torch", f"the weights are {name}, and the compiled kernels compute in float32: try --dtype float32",
+    name, other = str(dtype).removeprefix("torch."), "auto" if dtype is torch.bfloat16 else "float32"
+    return Served("torch", f"the weights are {name}, and the compiled kernels compute in float32: try --dtype {other}",
                   None)  # fmt: skip
 
 
@@ -90,14 +90,22 @@ class MatrixProbe:
 
     Args:
         rows: of activations.
-        format: of a packed matrix, for the compiled kernels; None: a plain one, for torch.
+        format: of a packed matrix, for the compiled kernels; None: a plain one.
         dtype: of a plain matrix.
+        activations: their dtype beside a plain matrix, if a model's own product is meant; None for torch's.
     """
 
-    def __init__(self, rows: int, format: QuantFormat | None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        rows: int,
+        format: QuantFormat | None,
+        dtype: torch.dtype = torch.float32,
+        activations: torch.dtype | None = None,
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.rows, self._format = rows, format
-        self._x = torch.rand(rows, SIDE, generator=generator).sub_(0.5).to(torch.float32 if format else dtype)
+        self.rows, self._format, self._own = rows, format, activations is not None
+        self._x = torch.rand(rows, SIDE, generator=generator).sub_(0.5)
+        self._x = self._x.to(activations or (torch.float32 if format else dtype))
         self._plain: Tensor | None = None
         if format is None:
             self._plain = torch.rand(SIDE, SIDE, generator=generator).sub_(0.5).to(dtype)
@@ -125,16 +133,16 @@ class MatrixProbe:
 
     def _product(self) -> Tensor:
         if self._plain is not None:
-            return self._x @ self._plain.t()
+            return backend.linear(self._x, self._plain, None) if self._own else self._x @ self._plain.t()
         return backend.packed_product(self._x, self._matrix, 0, SIDE)
 
     @classmethod
     def like(cls, model: SambaY, rows: int) -> MatrixProbe:
-        """The products that a model makes: of its packed format on the kernels, of its dtype on torch."""
+        """The products that a model makes: of its packed format on the kernels, or of its plain matrices."""
         formats = [module.format for module in model.modules() if isinstance(module, QuantLinear)]
         if formats and served_by(model.dtype).backend == "native":
             return cls(rows, formats[0])
-        return cls(rows, None, model.dtype)
+        return cls(rows, None, model.matrix_dtype, model.dtype)
 
 
 def pool_latency(barrier: bool, seconds: float = 0.2) -> float:

@@ -39,7 +39,8 @@ Model = Annotated[
     str | None,
     typer.Argument(
         help="A checkpoint directory, a name on the Hugging Face hub, or random:PRESET[:BITS], such as "
-        "random:phi4-mini-flash:4, for random weights, made once; without it the model that comes with sambay.",
+        "random:phi4-mini-flash:4, for random weights (of 4, 6, 8 or 16 bits), made once; without it the model that "
+        "comes with sambay.",
         show_default=False,
     ),
 ]

@@ -114,7 +114,11 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str,
-    typer.Option(help=f"{', '.join(DTYPES)}; auto takes that of the checkpoint.", rich_help_panel=_MACHINE),
+    typer.Option(
+        help=f"{', '.join(DTYPES)}; auto takes that of the checkpoint, and computes on the CPU in float32 with "
+        "weights of bfloat16.",
+        rich_help_panel=_MACHINE,
+    ),
 ]
 KvCacheDtype = Annotated[
     str,
@@ -129,8 +133,8 @@ Mmap = Annotated[
     bool | None,
     typer.Option(
         "--mmap/--no-mmap",
-        help="Leave the weights of a quantised model in the mapped file, or copy them into large pages, which are read "
-        "faster; by default large models are copied where memory has room twice over.",
+        help="Leave the weights that the kernels read (quantised, or of bfloat16) in the mapped file, or copy them "
+        "into large pages, which are read faster; by default large models are copied where memory has room twice over.",
         rich_help_panel=_MACHINE,
         show_default=False,
     ),

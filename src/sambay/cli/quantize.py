@@ -91,7 +91,7 @@ def quantize(
         raise ConfigError("--random makes its own weights: leave out MODEL, --calibration and --report")
     with task_progress("Starting"):
         from sambay.quant.convert import quantize as convert
-        from sambay.quant.convert import random_quantised
+        from sambay.quant.convert import random_checkpoint
         from sambay.quant.formats import QuantFormat
         from sambay.quant.rounding import check_method
 
@@ -103,7 +103,7 @@ def quantize(
 
         shape = preset(random)
         with task_progress("Writing") as bar:
-            summary = random_quantised(shape, body, output, seed, head_format=head, progress=bar.update)
+            summary = random_checkpoint(shape, body, output, seed, head_format=head, progress=bar.update)
         _print(summary, None, as_json)
         return
     from sambay import hub

@@ -24,7 +24,6 @@ from sambay.model import SambaY
 from sambay.ops.backend import rest_torch
 from sambay.progress import task_progress
 from sambay.quant.resident import make_resident
-from sambay.quant.stored import is_quantised
 from sambay.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["LLM", "EventStream", "Prompt", "resolve_device"]
@@ -126,18 +125,21 @@ class LLM:
     else this class has no argument for is refused. Other than in vLLM, `use_tqdm` is off by default, and
     `SamplingParams.max_tokens` is 4096.
 
-    A quantised model on the CPU runs on threads of its own kernels: torch is told to compute with one thread then,
-    for the whole process, because its waiting threads would hold the cores.
+    A quantised model on the CPU, or one of bfloat16, runs on threads of its own kernels: torch is told to compute with
+    one thread then, for the whole process, because its waiting threads would hold the cores.
 
     Args:
         model: a checkpoint directory, a model id on the hub, or None for the model bundled with the package.
         tokenizer: directory of another tokenizer; None takes the checkpoint's. A checkpoint without a
             tokenizer runs on token ids.
-        dtype: "float32", "bfloat16", "float16", a torch dtype, or "auto" for that of the checkpoint.
+        dtype: "float32", "bfloat16", "float16", a torch dtype, or "auto" for that of the checkpoint. With "auto" the
+            compiled kernels take over on the CPU where a checkpoint is of bfloat16: its matrices stay so, activations
+            are float32. "bfloat16" leaves all to torch, whose prompts are faster on a CPU that multiplies bfloat16
+            (measured with AVX-512 BF16), and whose tokens come at half the rate.
         kv_cache_dtype: what keys and values are kept in: "float32", "bfloat16", "float16", "int8" (half of the
             memory of bfloat16, for long contexts), or "auto": that of the weights, bfloat16 for a quantised model.
         device: a torch device, or "auto" for a GPU where there is one.
-        mmap: leave the packed weights of a quantised model in the mapped file (True), or copy them into large pages
+        mmap: leave the weights that the kernels read in the mapped file (True), or copy them into large pages
             (False), which takes a second and reads faster; None copies large ones where memory has room twice over.
         seed: of requests that bring no seed of their own.
         max_model_len: tokens of a sequence at most; None takes the model's context, or what the memory holds of it.
@@ -208,16 +210,20 @@ class LLM:
             raise ConfigError("state_dir saves what the prefix cache holds: leave out enable_prefix_caching=False")
         drafts = Speculation.of(speculation, speculative_config)
         budget = None if memory is None else memory_bytes(memory)
-        kept = cache_dtype_of(kv_cache_dtype)
+        kept, wanted = cache_dtype_of(kv_cache_dtype), resolve_dtype(dtype)
         directory = hub.bundled_model() if model is None else hub.resolve(model, revision=revision)
         self.directory = directory
         with task_progress("Loading", enabled=progress) as bar:
             self.model = SambaY.from_pretrained(
-                directory, dtype=resolve_dtype(dtype), device=resolve_device(device), progress=bar.update
+                directory,
+                dtype=wanted,
+                device=resolve_device(device),
+                inference=wanted is None,
+                progress=bar.update,
             )
             make_resident(self.model, None if mmap is None else not mmap, bar.update)
         self.model.cache_dtype = kept
-        if is_quantised(self.model) and self.model.device.type == "cpu":
+        if self.model.on_kernels:
             rest_torch()
         config = self.model.config
         context = config.max_position_embeddings

@@ -48,6 +48,7 @@ __all__ = [
     "top_logprobs",
     "use_threads",
     "using",
+    "widens",
     "window_attention",
 ]
 
@@ -100,6 +101,15 @@ def rest_torch() -> None:
 def served_natively(x: Tensor) -> bool:
     """Whether the compiled kernels take activations like these, now."""
     return x.device.type == "cpu" and serves(x.dtype)
+
+
+def widens(dtype: torch.dtype, device: torch.device | str) -> bool:
+    """Whether weights of a dtype had better be computed with in float32, if nothing is learned.
+
+    Those of bfloat16 on the CPU: the compiled kernels read them as they are, and compute with no other activations.
+    """
+    with torch.inference_mode():
+        return dtype is torch.bfloat16 and torch.device(device).type == "cpu" and serves(torch.float32)
 
 
 def serves(dtype: torch.dtype) -> bool:
@@ -259,11 +269,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight.to(x.dtype) if x.dtype is torch.float32 else weight, bias)
 
 
-def lookup(weight: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a plain matrix: (V, k) and (N,) int64 -> (N, k)."""
-    if served_natively(weight) and weight.is_contiguous():
+def lookup(weight: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows of a plain matrix: (V, k) and (N,) int64 -> (N, k) of a dtype: that of the weights, or float32."""
+    plain = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and weight.is_contiguous()
+    if plain and serves(dtype):
         return native_ops.lookup(weight, rows.contiguous())
-    return F.embedding(rows, weight)
+    return F.embedding(rows, weight).to(dtype)
 
 
 def scale(x: Tensor, factor: float) -> Tensor:

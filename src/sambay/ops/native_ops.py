@@ -155,9 +155,10 @@ def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def lookup(weight: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a plain matrix: (V, k) float32 and (N,) int64 -> (N, k)."""
+    """Rows of a plain matrix: (V, k) float32 or bfloat16 and (N,) int64 -> (N, k) float32."""
     out = _empty(rows.shape[0], weight.shape[1])
-    _native.lookup(_address(weight), _address(rows, torch.int64), rows.shape[0], weight.shape[1], out.data_ptr())
+    pointer, half = _cache(weight)
+    _native.lookup(pointer, half, _address(rows, torch.int64), rows.shape[0], weight.shape[1], out.data_ptr())
     return out
 
 

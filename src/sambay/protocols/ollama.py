@@ -324,7 +324,7 @@ def describe_listed(llm: LLM, name: str, created: float) -> Json:
             "family": MODEL_TYPE,
             "families": [MODEL_TYPE],
             "parameter_size": f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.1f}M",
-            "quantization_level": f"Q{bits}" if bits else _DTYPES[llm.model.dtype],
+            "quantization_level": f"Q{bits}" if bits else _DTYPES[llm.model.matrix_dtype],
         },
     }
 

@@ -33,7 +33,7 @@ from sambay.quant.stored import (
     write_checkpoint,
 )
 
-__all__ = ["MatrixError", "Summary", "quantize", "random_quantised"]
+__all__ = ["MatrixError", "Summary", "quantize", "random_checkpoint"]
 
 _COMPANY = ("*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt", "LICENSE*", "NOTICE*")
 """Files that go with the weights. Of the JSON files not those that describe the weights themselves."""
@@ -147,7 +147,7 @@ def quantize(
     statistics = None
     if calibration is not None:
         # A checkpoint of mixed dtypes does not run as it is stored; where it is of one, this maps it once more.
-        runs = source if directory is None else SambaY.from_pretrained(directory)
+        runs = source if directory is None else SambaY.from_pretrained(directory, inference=True)
         statistics = Calibration(runs, calibration)
     sizes = quantisable(source)
     formats = {name: head if name in ("embedding", "lm_head") else body for name in sizes}
@@ -217,23 +217,23 @@ def _rms(values: Sequence[float]) -> float:
     return math.sqrt(sum(value * value for value in values) / len(values))
 
 
-def random_quantised(
+def random_checkpoint(
     config: SambaYConfig,
-    format: QuantFormat,
+    format: QuantFormat | None,
     out: str | Path,
     seed: int = 0,
     *,
     head_format: QuantFormat | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
-    """Write a model with random weights directly in quantised form, tensor by tensor: for measuring speed.
+    """Write a model with random weights, usually in quantised form at once, tensor by tensor: for measuring speed.
 
     Codes have the bell-shaped distribution of rounded Gaussian weights, and scales give each matrix the spread
     that initialisation would give it. The same seed gives the same file on every machine.
 
     Args:
         config: the shape.
-        format: of the matrices of the layers.
+        format: of the matrices of the layers; None for plain ones, of the configuration's dtype.
         out: the new directory; must not exist, or be empty.
         seed: of the weights.
         head_format: of the embedding and of the head, by default `HEAD_FORMAT`.
@@ -246,12 +246,21 @@ def random_quantised(
         model = SambaY(config)
     sizes = quantisable(model)
     head = head_format or HEAD_FORMAT
-    formats = {name: head if name in ("embedding", "lm_head") else format for name in sizes}
+    formats = {name: head if name in ("embedding", "lm_head") else format for name in sizes} if format else {}
 
     def spread(name: str) -> float:
         if name == "embedding":
             return 0.02 if config.tie_word_embeddings else 1e-4
         return 1 / math.sqrt(3 * sizes[name][1])  # uniform within 1 / sqrt(fan in)
+
+    def plain(name: str, _weight: Tensor) -> Entry:
+        dtype: torch.dtype = getattr(torch, config.torch_dtype)
+
+        def make() -> Tensor:
+            dice = np.random.default_rng([seed, *name.encode()])
+            return _random_plain(dice, dtype, *sizes[name], spread(name))
+
+        return Entry(checkpoint.to_disk_name(f"{name}.weight"), sizes[name], dtype, make)
 
     def packed(name: str, _weight: Tensor) -> Entry:
         shape = packed_shape(formats[name], *sizes[name])
@@ -265,11 +274,12 @@ def random_quantised(
     small = _random_rest(model, sizes, seed)
     entries = [
         tensor_entry(entry.name, small[entry.name]) if entry.name in small else entry
-        for entry in _entries(model, packed)
+        for entry in _entries(model, packed if format else plain)
     ]
     nbytes = sum(entry.nbytes for entry in entries)
     with new_directory(Path(out), nbytes) as temporary:
-        write_checkpoint(temporary, entries, Quantisation(formats, "random"), config.to_dict(), sizes, progress)
+        how = Quantisation(formats, "random") if format else None
+        write_checkpoint(temporary, entries, how, config.to_dict(), sizes, progress)
     return Summary(Path(out), "random", nbytes, 0, {})
 
 
@@ -304,6 +314,15 @@ def _random_rest(model: SambaY, sizes: dict[str, tuple[int, int]], seed: int) ->
             if not tensor.is_meta:
                 found[checkpoint.to_disk_name(name)] = tensor.to(dtype)
     return found
+
+
+def _random_plain(dice: np.random.Generator, dtype: torch.dtype, rows: int, columns: int, spread: float) -> Tensor:
+    """A matrix of random weights of a standard deviation, (rows, columns), of which little is float32 at a time."""
+    out = torch.empty(rows, columns, dtype=dtype)
+    step = max(1, _BLOCK_BYTES // columns)
+    for part in out.split(step):
+        part.copy_(torch.from_numpy(dice.standard_normal(part.shape, dtype=np.float32) * np.float32(spread)))
+    return out
 
 
 def _random_packed(dice: np.random.Generator, format: QuantFormat, rows: int, columns: int, spread: float) -> Tensor:

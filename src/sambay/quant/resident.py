@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sambay.layers import Linear
+from sambay.layers import Embedding, Head, Linear
 from sambay.ops import native
 from sambay.quant.linear import QuantEmbedding, QuantHead, QuantLinear
 
@@ -31,7 +31,7 @@ _WORTH_IT = 1 << 28
 def make_resident(
     model: nn.Module, wanted: bool | None = None, progress: Callable[[int, int], None] | None = None
 ) -> bool:
-    """Copy the matrices of a quantised model on the CPU into large pages, packed ones and plain ones.
+    """Copy the matrices of a model on the CPU into large pages: packed ones, and those that stay as they were stored.
 
     Args:
         model: with its weights loaded.
@@ -44,11 +44,12 @@ def make_resident(
     """
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     packed = [one for one in model.modules() if isinstance(one, QuantLinear | QuantEmbedding | QuantHead)]
-    plain = [one for one in model.modules() if isinstance(one, Linear)]
-    matrices = [(one, "packed", one.packed) for one in packed] + [(one, "weight", one.weight.data) for one in plain]
+    plain = [one for one in model.modules() if isinstance(one, Linear | Embedding | Head) and one.as_stored]
+    matrices: list[tuple[nn.Module, str, Tensor]] = [(one, "packed", one.packed) for one in packed]
+    matrices += [(one, "weight", one.weight.data) for one in plain if one.weight is not None]
     matrices = [one for one in matrices if one[2].device.type == "cpu"]
     total = sum(_aligned(x.nbytes) for _, _, x in matrices)
-    if wanted is False or advice is None or not packed or not total:
+    if wanted is False or advice is None or not total:
         return False
     if wanted is None:
         free = free_memory()
