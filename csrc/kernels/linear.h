@@ -37,6 +37,49 @@ inline void block(const Weights& weights, const typename V::Floats* scale, const
             acc[p][t] = V::fma(V::to_floats(sum[p][t]), V::mul(scale[p], V::floats(scales[t])), acc[p][t]);
 }
 
+// A superblock of 4 or 6 bits at once, both halves of its nibbles, for rows so few that the sums of both fit into registers:
+// each line comes from memory once, in a stream without pauses. Those of the second half wait for their turn to be added.
+template <class V, int Bits, int T>
+inline void packed_superblock(const uint8_t* data, int64_t group, const Activations& a, int64_t row, int64_t s, typename V::Floats* acc) {
+    const int64_t parts = group / 32, at = 2 * s * parts;
+    const typename V::Floats scale[2] = {V::halves(data), V::halves(data + 32)};
+    const int8_t* codes = a.codes + row * a.k + 32 * at;
+    const uint8_t *lines = data + 64, *rest = lines + 16 * group;
+    typename V::Floats later[4][T];
+    const auto add = [&](int64_t block, int half, int t, typename V::Floats sum) {
+        acc[t] = V::fma(sum, V::mul(scale[half], V::floats(a.scales[block * a.m + row + t])), acc[t]);
+    };
+    fetch_near(data);
+    for (int64_t part = 0; part < parts; ++part, lines += 512, rest += 256, codes += 32) {
+        typename V::Ints sum[2][T];
+        for (int half = 0; half < 2; ++half)
+            for (int t = 0; t < T; ++t) sum[half][t] = V::ints(a.starts[(at + half * parts + part) * a.m + row + t]);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) {
+            fetch_near(lines + 64 * j);
+            const typename V::Bytes both = V::bytes(lines + 64 * j);
+            typename V::Bytes low, high;
+            if constexpr (Bits == 4) low = V::low(both), high = V::high(both);
+            else {
+                if (j % 2 == 0) fetch_near(rest + 32 * j);
+                const typename V::Bytes upper = V::bytes(rest + j / 2 * 64);
+                low = V::six(both, false, upper, j % 2 * 4), high = V::six(both, true, upper, j % 2 * 4 + 2);
+            }
+#pragma GCC unroll 4
+            for (int t = 0; t < T; ++t) {
+                sum[0][t] = V::template dot<Bits>(sum[0][t], low, V::four(codes + t * a.k, j));
+                sum[1][t] = V::template dot<Bits>(sum[1][t], high, V::four(codes + t * a.k + group, j));
+            }
+        }
+        for (int t = 0; t < T; ++t) {
+            add(at + part, 0, t, V::to_floats(sum[0][t]));
+            later[part][t] = V::to_floats(sum[1][t]);
+        }
+    }
+    for (int64_t part = 0; part < parts; ++part)
+        for (int t = 0; t < T; ++t) add(at + parts + part, 1, t, later[part][t]);
+}
+
 // Straight from the packed codes, to `sums` of P x T vectors. One panel reads ahead in its own stream, two in what `lines`
 // names. A function of its own: within a larger one GCC keeps sums in memory, and stores take the multipliers' time.
 template <class V, int Bits, int P, int T>
@@ -51,6 +94,10 @@ template <class V, int Bits, int P, int T>
     for (int p = 0; p < P; ++p)
         for (int t = 0; t < T; ++t) acc[p][t] = V::floats(0);
     for (int64_t s = 0, end = w.superblocks(); s < end; ++s, data += bytes) {
+        if constexpr (P == 1 && T <= V::kBoth && Bits != 8) {
+            packed_superblock<V, Bits, T>(data, w.group, a, row, s, acc[0]);
+            continue;
+        }
         if constexpr (P == 1) fetch(data + kAhead);
         typename V::Floats first[P], second[P];
         for (int p = 0; p < P; ++p) {
@@ -104,13 +151,13 @@ template <class V, int Bits, int P, int T>
 void few(const Packed& w, const Activations& a, int64_t panel, const float* bias, float* out, int64_t stride, int64_t rows) {
     const int64_t tiles = (a.m + T - 1) / T, height = (a.m + tiles - 1) / tiles;
     const uint8_t* next = w.data + (panel + P) * w.panel_bytes();
-    const int64_t steps = w.k_padded / 32 * tiles;  // one for every block
+    const int64_t steps = w.k_padded / block_of(w) * tiles;  // one for every block
     Lines lines{next, next + P * w.panel_bytes(), (P * w.panel_bytes() / 64 + steps - 1) / steps};
     for (int64_t row = 0; row < a.m; row += height)
         counted<T>(least(height, a.m - row), [&](auto count) {
             constexpr int kCount = decltype(count)::value;
             alignas(64) float sums[16 * P * kCount];
-            if constexpr (Bits == kNested) nested_tile<V, kCount>(w, a, row, panel, sums);
+            if constexpr (Bits == kNested) nested_tile<V, P, kCount>(w, a, row, panel, lines, sums);
             else packed_tile<V, Bits, P, kCount>(w, a, row, panel, lines, sums);
             for (int p = 0; p < P; ++p)
                 for (int t = 0; t < kCount; ++t)
@@ -250,7 +297,9 @@ void many(const Packed& w, const Activations& a, int64_t first, int64_t last, co
 
 // From so many rows of activations on: two panels at a time, since multipliers are the limit and not memory; tiles, where
 // there are any (linear_tiles.h); and unpacking first, which pays later where two panels share an activation.
-constexpr int64_t kPaired = 5, kTiled = 9;
+constexpr int64_t kTiled = 9;
+template <int Bits>
+constexpr int64_t kPaired = Bits == kNested ? 9 : 5;
 template <class V, int Bits>
 constexpr int64_t kMany = V::kPairTile > 0 ? (Bits == kNested ? 33 : 64) : 24;
 
@@ -266,9 +315,9 @@ void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, 
     if constexpr (requires { V::kTiles; })
         if (a.m >= kTiled) return tiled<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if (a.m >= kMany<V, Bits>) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
-    if constexpr (V::kPairTile > 0 && Bits != kNested)
-        if (a.m >= kPaired)
-            for (; first + 2 <= last; first += 2) few<V, Bits, 2, V::kPairTile>(w, a, first, bias, out, stride, rows);
+    if constexpr (V::kPairTile > 0)
+        if (a.m >= kPaired<Bits>)
+            for (; first + 2 <= last; first += 2) few<V, Bits, 2, Bits == kNested ? 5 : V::kPairTile>(w, a, first, bias, out, stride, rows);
     for (; first < last; ++first)  // a panel comes from memory once, for all rows
         few<V, Bits, 1, V::kTile>(w, a, first, bias, out, stride, rows);
 }

@@ -107,26 +107,34 @@ inline void nested_superblock(const uint8_t* data, const Activations& a, int64_t
     }
 }
 
-// Straight from the packed codes of a panel, to `sums` of T vectors. A function of its own, as `packed_tile` of linear.h.
-template <class V, int T>
-[[gnu::noinline]] void nested_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, float* sums) {
-    const uint8_t* data = w.data + panel * w.panel_bytes();
+// Straight from the packed codes, to `sums` of P x T vectors. One panel reads ahead in its own stream, two in what `lines`
+// names. A function of its own, as `packed_tile` of linear.h.
+template <class V, int P, int T>
+[[gnu::noinline]] void nested_tile(const Packed& w, const Activations& a, int64_t row, int64_t panel, Lines& lines, float* sums) {
+    const int64_t panel_bytes = w.panel_bytes();
+    const uint8_t* data = w.data + panel * panel_bytes;
     for (int64_t s = 0, end = w.superblocks(); s < end; ++s, data += w.superblock_bytes()) {
-        if constexpr (T <= V::kBoth) {
+        if constexpr (P == 1 && T <= V::kBoth) {
             fetch_near(data);
             fetch_near(data + 64);
             nested_superblock<V, T>(data, a, row, s, sums);
         } else {
-            fetch(data + kAhead);
-            fetch(data + kAhead + 64);
-            const typename V::Floats scale = V::halves(data);
+            if constexpr (P == 1) {
+                fetch(data + kAhead);
+                fetch(data + kAhead + 64);
+            }
+            typename V::Floats scale[P];
+            for (int p = 0; p < P; ++p) scale[p] = V::halves(data + p * panel_bytes);
             const uint8_t* codes = data + kNestedHeader;
-            nested_block<V, false, 1, T>([&](int, int i) { return V::low(ahead<V>(codes + 64 * i)); },
-                                         [&](int, int o) { return factors<V>(data, o); }, &scale, a, row, 2 * s, sums, 0, 16,
-                                         s == 0);
-            nested_block<V, false, 1, T>([&](int, int i) { return V::high(V::bytes(codes + 64 * i)); },
-                                         [&](int, int o) { return factors<V>(data, 4 + o); }, &scale, a, row, 2 * s + 1, sums, 0,
-                                         16, false);
+            if constexpr (P > 1) lines.step();
+            nested_block<V, false, P, T>([&](int p, int i) {
+                if constexpr (P == 1) return V::low(ahead<V>(codes + 64 * i));
+                else return V::low(V::bytes(codes + p * panel_bytes + 64 * i));
+            }, [&](int p, int o) { return factors<V>(data + p * panel_bytes, o); }, scale, a, row, 2 * s, sums, 16 * T, 16, s == 0);
+            if constexpr (P > 1) lines.step();
+            nested_block<V, false, P, T>([&](int p, int i) { return V::high(V::bytes(codes + p * panel_bytes + 64 * i)); },
+                                         [&](int p, int o) { return factors<V>(data + p * panel_bytes, 4 + o); }, scale, a, row,
+                                         2 * s + 1, sums, 16 * T, 16, false);
         }
     }
 }
