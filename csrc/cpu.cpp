@@ -67,6 +67,7 @@ std::vector<Feature> find_features() {
         {"fma", ymm && bit(one.c, 12)},
         {"f16c", ymm && bit(one.c, 29)},
         {"bmi2", bit(seven.b, 8)},
+        {"avx_vnni", ymm && bit(more.a, 4)},
         {"avx512f", zmm && bit(seven.b, 16)},
         {"avx512bw", zmm && bit(seven.b, 30)},
         {"avx512vl", zmm && bit(seven.b, 31)},
@@ -140,6 +141,11 @@ std::vector<Definition> definitions() {
 #else
     const KernelTable* avx2 = nullptr;
 #endif
+#ifdef SAMBAY_HAVE_AVXVNNI
+    const KernelTable* avxvnni = table_avxvnni();
+#else
+    const KernelTable* avxvnni = nullptr;
+#endif
 #ifdef SAMBAY_HAVE_AVX512
     const KernelTable* avx512 = table_avx512();
 #else
@@ -155,10 +161,11 @@ std::vector<Definition> definitions() {
 #else
     const KernelTable* neon = nullptr;
 #endif
-    // What isa_*.cpp is compiled with (CMakeLists.txt), and nothing else. Each includes those above it.
+    // What isa_*.cpp is compiled with (CMakeLists.txt), and nothing else. From the plainest to the best.
     return {
         {"portable", nullptr, {}, table_portable()},
         {"avx2", "x86_64", {"avx2", "fma", "f16c", "bmi2"}, avx2},
+        {"avxvnni", "x86_64", {"avx2", "fma", "f16c", "bmi2", "avx_vnni"}, avxvnni},
         {"avx512", "x86_64", {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq",
                               "avx512_vnni"}, avx512},
         {"amx", "x86_64", {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq",

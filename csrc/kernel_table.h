@@ -123,6 +123,7 @@ struct KernelTable {
 
 const KernelTable* table_portable();
 const KernelTable* table_avx2();
+const KernelTable* table_avxvnni();
 const KernelTable* table_avx512();
 const KernelTable* table_amx();
 const KernelTable* table_neon();

@@ -244,12 +244,19 @@ inline Lines next_lines(const Packed& w, int64_t panel, int64_t last, int64_t fr
     return {next + least(begin, bytes), next + least(begin + share, bytes), (share / 64 + steps - 1) / steps};
 }
 
+// Rows of activations in a tile of many.
+template <class V, int Bits>
+constexpr int kManyTile = V::kPairTile > 0 ? V::kPairTile : V::kTile;
+template <class V>
+    requires requires { V::kExpandedTile; }
+constexpr int kManyTile<V, kNested> = V::kExpandedTile;
+
 // Many rows of activations. `scratch` is what scratch_of_thread() counts.
 template <class V, int Bits>
 void many(const Packed& w, const Activations& a, int64_t first, int64_t last, const float* bias, float* out,
           int64_t stride, int64_t rows, uint8_t* scratch) {
     constexpr int kSide = V::kPairTile > 0 ? 2 : 1;
-    constexpr int kTile = kSide == 2 ? V::kPairTile : V::kTile;
+    constexpr int kTile = kManyTile<V, Bits>;
     const int64_t per = w.width(), chunk = most_of(1, kChunk / per), superblocks = w.superblocks();
     uint8_t* codes = scratch;
     float* scales = reinterpret_cast<float*>(codes + kPanels * 16 * chunk * per);

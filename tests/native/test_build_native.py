@@ -14,7 +14,7 @@ from sambay.errors import BackendError
 from sambay.ops import OPERATIONS, describe_backends, native
 
 built = pytest.mark.skipif(not native.available(), reason="no compiled kernels here")
-ISAS = ("portable", "avx2", "avx512", "amx", "neon")
+ISAS = ("portable", "avx2", "avxvnni", "avx512", "amx", "neon")
 
 
 @pytest.fixture
