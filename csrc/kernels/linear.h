@@ -308,6 +308,8 @@ constexpr int64_t kTiled = 9;
 template <int Bits>
 constexpr int64_t kPaired = Bits == kNested ? 9 : 5;
 template <class V, int Bits>
+constexpr int kPairFew = Bits == kNested ? 5 : V::kPairTile;  // rows of such a tile: nested scales hold factors, too
+template <class V, int Bits>
 constexpr int64_t kMany = V::kPairTile > 0 ? (Bits == kNested ? 33 : 64) : 24;
 
 template <class V, int Bits>
@@ -324,7 +326,7 @@ void linear(const Packed& w, const Activations& a, int64_t first, int64_t last, 
     if (a.m >= kMany<V, Bits>) return many<V, Bits>(w, a, first, last, bias, out, stride, rows, scratch);
     if constexpr (V::kPairTile > 0)
         if (a.m >= kPaired<Bits>)
-            for (; first + 2 <= last; first += 2) few<V, Bits, 2, Bits == kNested ? 5 : V::kPairTile>(w, a, first, bias, out, stride, rows);
+            for (; first + 2 <= last; first += 2) few<V, Bits, 2, kPairFew<V, Bits>>(w, a, first, bias, out, stride, rows);
     for (; first < last; ++first)  // a panel comes from memory once, for all rows
         few<V, Bits, 1, V::kTile>(w, a, first, bias, out, stride, rows);
 }
