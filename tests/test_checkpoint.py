@@ -32,6 +32,7 @@ from sambay.config import SambaYConfig, preset
 from sambay.errors import CheckpointError, ConfigError
 from sambay.files import INDEX, SINGLE
 from sambay.model import SambaY
+from sambay.ops.backend import using
 
 VARIANTS = {
     **{name: preset(name) for name in ("tiny", "tiny-plain")},
@@ -196,6 +197,16 @@ def test_mixed_dtypes_on_disk(tiny_directory: Path) -> None:
     assert kept.state_dict()["layers.0.mixer.A_log"].dtype == torch.float64
     one = loaded(preset("tiny"), tiny_directory, dtype=torch.float32)
     assert {tensor.dtype for tensor in one.state_dict().values()} == {torch.float32}
+
+
+def test_without_kernels_bfloat16_is_left_to_torch(tmp_path: Path) -> None:
+    SambaY.random(preset("tiny"), seed=1, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    with using("reference"):
+        model = SambaY.from_pretrained(tmp_path / "half", inference=True)
+        assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
+        assert (model.dtype, model.matrix_dtype, model.cache_dtype) == (torch.bfloat16,) * 3
+        assert not model.on_kernels
+        assert model(torch.arange(9)).dtype is torch.bfloat16
 
 
 def test_not_contiguous_parameters_are_saved(tiny: SambaY, tmp_path: Path) -> None:

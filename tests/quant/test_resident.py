@@ -56,6 +56,14 @@ def test_when_a_copy_is_made(directories, monkeypatch):
     assert not make_resident(torch.nn.Linear(3, 3), True)  # nothing is packed
 
 
+def test_a_system_without_large_pages(directories, monkeypatch):
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
+    model = SambaY.from_pretrained(directories())
+    before = [x.data_ptr() for x in packed(model).values()]
+    assert not make_resident(model, True)
+    assert [x.data_ptr() for x in packed(model).values()] == before
+
+
 @large_pages
 def test_an_engine_with_and_without(directories):
     params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
