@@ -400,7 +400,7 @@ def test_headers_without_metadata(tmp_path):
 # ---- memory
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc, which only Linux has")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which only Linux has")
 def test_large_tensors_take_little_memory(tmp_path):
     """256 MB of zeros, of which the disk holds none."""
     size, chunk = 1 << 28, bytes(1 << 20)
